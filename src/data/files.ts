@@ -1,0 +1,88 @@
+// Reading and writing whole files with a user's mistakes worded, and never half a file left behind.
+
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  statSync,
+  writeSync,
+} from "node:fs"
+import { basename, dirname, join } from "node:path"
+import { UserError } from "../errors.ts"
+
+const REASONS: Record<string, string> = {
+  ENOENT: "no such file or folder",
+  ENOTDIR: "a part of the path is not a folder",
+  EISDIR: "it is a folder",
+  EACCES: "permission denied",
+  EPERM: "permission denied",
+  EROFS: "the file system is read-only",
+  ENOSPC: "the disk is full",
+  EDQUOT: "the disk quota is used up",
+  EFBIG: "the file would pass the size limit",
+  ENAMETOOLONG: "the name is too long",
+  ELOOP: "the symbolic links form a loop",
+  EMFILE: "too many open files",
+  EIO: "the device reports an error",
+}
+
+/** 1234567 → "1,234,567" */
+export const thousands = (n: number): string => n.toLocaleString("en-US")
+
+/** A system error in words. */
+export function reason(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException
+  return REASONS[code ?? ""] ?? message
+}
+
+/** The size of a regular file that exists. `hint` is the way out, in brackets. */
+export function fileBytes(path: string, hint = "give the path of a file"): number {
+  let stats: Stats
+  try {
+    stats = statSync(path)
+  } catch (error) {
+    throw new UserError(`${path}: cannot read: ${reason(error)} (${hint})`)
+  }
+  if (stats.isDirectory()) throw new UserError(`${path}: it is a folder (${hint})`)
+  if (!stats.isFile()) throw new UserError(`${path}: not a regular file (${hint})`)
+  return stats.size
+}
+
+/** Writes the chunks to a temporary name in the same folder, syncs, renames. */
+export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
+  const folder = dirname(path)
+  const temporary = join(folder, `.${basename(path)}.${process.pid}.tmp`)
+  let file: number | undefined
+  try {
+    file = openSync(temporary, "wx")
+    for (const chunk of chunks) {
+      for (let done = 0; done < chunk.length; ) {
+        done += writeSync(file, chunk, done, chunk.length - done)
+      }
+    }
+    fsyncSync(file)
+    closeSync(file)
+    file = undefined
+    renameSync(temporary, path)
+    syncFolder(folder)
+  } catch (error) {
+    if (file !== undefined) closeSync(file)
+    rmSync(temporary, { force: true })
+    throw new UserError(
+      `${path}: cannot write: ${reason(error)} (free some space or choose another folder)`,
+    )
+  }
+}
+
+// The new name itself is on disk only after this.
+function syncFolder(folder: string): void {
+  const handle = openSync(folder, "r")
+  try {
+    fsyncSync(handle)
+  } finally {
+    closeSync(handle)
+  }
+}
