@@ -1,0 +1,69 @@
+// GPT-2's byte-pair encoding. The vocabulary comes from gpt-tokenizer and takes tens of
+// milliseconds to load, so it is loaded on first use: decoding needs only the tokens' bytes,
+// encoding the merge table too.
+
+import { assert } from "../errors.ts"
+
+export const VOCABULARY = 50257
+export const END_OF_TEXT = 50256
+
+// "<|endoftext|>" inside a text is text; only this program places the token.
+const AS_TEXT = { disallowedSpecial: new Set<string>() }
+
+export type Encode = (text: string) => number[]
+
+export async function loadEncoder(): Promise<Encode> {
+  const { encode } = await import("gpt-tokenizer/encoding/r50k_base")
+  return (text) => encode(text, AS_TEXT)
+}
+
+export class Decoder {
+  // All tokens' bytes, one after the other; token i is [starts[i], starts[i+1]).
+  private constructor(
+    private readonly bytes: Uint8Array,
+    private readonly starts: Uint32Array,
+  ) {}
+
+  static async load(): Promise<Decoder> {
+    const { default: ranks } = await import("gpt-tokenizer/bpeRanks/r50k_base")
+    const parts = [...(ranks as (string | number[])[]), "<|endoftext|>"]
+    assert(parts.length === VOCABULARY, `vocabulary of ${parts.length}`)
+    const encoder = new TextEncoder()
+    // A token of n UTF-16 units takes at most 3n bytes.
+    const bytes = new Uint8Array(parts.reduce((sum, p) => sum + 3 * p.length, 0))
+    const starts = new Uint32Array(VOCABULARY + 1)
+    let end = 0
+    for (const [token, part] of parts.entries()) {
+      if (typeof part === "string") {
+        end += encoder.encodeInto(part, bytes.subarray(end)).written
+      } else {
+        bytes.set(part, end)
+        end += part.length
+      }
+      starts[token + 1] = end
+    }
+    return new Decoder(bytes.slice(0, end), starts)
+  }
+
+  tokenBytes(token: number): Uint8Array {
+    assert(Number.isInteger(token) && token >= 0 && token < VOCABULARY, `no token ${token}`)
+    return this.bytes.subarray(this.starts[token], this.starts[token + 1])
+  }
+
+  decode(tokens: Iterable<number>): string {
+    const stream = this.stream()
+    let text = ""
+    for (const token of tokens) text += stream.push(token)
+    return text + stream.end()
+  }
+
+  /** Text as the tokens come. A character whose bytes are spread over several tokens is held back
+   * until its last byte; bytes that are no UTF-8 become U+FFFD. */
+  stream(): { push(token: number): string; end(): string } {
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+    return {
+      push: (token) => decoder.decode(this.tokenBytes(token), { stream: true }),
+      end: () => decoder.decode(),
+    }
+  }
+}
