@@ -1,0 +1,111 @@
+/* The two products of the backward pass; in both, vectors run along C, and tiles lie as the result
+ * does. */
+#include "product.h"
+#include "vecmath.h"
+
+#define N_BLOCK 264 // rows of dinp in a task
+#define C_BLOCK 192
+#define OC_BLOCK 48 // rows of dweight in a task
+
+static void finish_input(float *dinp, const float *pre, const float *tile, i64 ldt, i64 C, i64 rows,
+                         i64 columns, int accumulate) {
+    for (i64 i = 0; i < rows; i++)
+        for (i64 j = 0; j < columns; j += LANES) {
+            i64 at = i * C + j, left = columns - j;
+            vec v = load(tile + i * ldt + j);
+            if (pre) v *= gelu_gradient(load_n(pre + at, left));
+            if (accumulate) v += load_n(dinp + at, left);
+            store_n(dinp + at, v, left);
+        }
+}
+
+static void input_block(float *dinp, const float *dout, const float *weight, const float *pre, i64 C,
+                        i64 OC, i64 n, i64 ns, i64 c, i64 cs, int accumulate) {
+    float *panels = workspace(), *tile = panels + KC * C_BLOCK;
+    for (i64 k = 0; k < OC; k += KC) {
+        i64 ks = min_i64(KC, OC - k);
+        for (i64 j = 0; j < cs; j += NR)
+            pack_columns(panels + j * KC, weight + k * C + c + j, C, ks, cs - j);
+        block_product(tile, C_BLOCK, dout + n * OC + k, OC, ns, panels, KC * NR, cs, (int)ks, k > 0);
+    }
+    finish_input(dinp + n * C + c, pre ? pre + n * C + c : pre, tile, C_BLOCK, C, ns, cs,
+                 accumulate);
+}
+
+void matmul_backward_input(float *dinp, const float *dout, const float *weight, const float *pre,
+                           int N, int C, int OC, int accumulate) {
+    const i64 ns = round_up(ceil_div(N, ceil_div(N, N_BLOCK)), MR);
+    const i64 cs = block_columns(C, ceil_div(N, ns), C_BLOCK);
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (i64 n = 0; n < N; n += ns)
+        for (i64 c = 0; c < C; c += cs)
+            input_block(dinp, dout, weight, pre, C, OC, n, min_i64(ns, N - n), c,
+                        min_i64(cs, C - c), accumulate);
+}
+
+// rows (ocs,KC) = transpose of dout (ns,ocs); sums (ocs) += sum over ns.
+static void pack_dout(float *rows, float *sums, const float *dout, i64 OC, i64 ocs, i64 ns) {
+    for (i64 o = 0; o < ocs; o += LANES) {
+        vec total = load(sums + o);
+        for (i64 n = 0; n < ns; n += LANES) {
+            vec r[LANES], part = splat(0);
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; i++) {
+                r[i] = n + i < ns ? load_n(dout + (n + i) * OC + o, ocs - o) : splat(0);
+                part += r[i];
+            }
+            total += part;
+            transpose(r);
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; i++) store(rows + (o + i) * KC + n, r[i]);
+        }
+        store(sums + o, total);
+    }
+}
+
+typedef struct {
+    float *dweight, *dbias;
+    const float *dout, *inp, *panels;
+    i64 N, C, OC;
+    int accumulate;
+} Weight;
+
+static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
+    float *rows = workspace(), *last = rows + OC_BLOCK * KC, *tile = last + NR * KC;
+    float sums[OC_BLOCK] = {0};
+    const i64 ldt = round_up(cs, NR), whole = min_i64(cs, w->C / NR * NR - c);
+    for (i64 n = 0; n < w->N; n += KC) {
+        i64 ns = min_i64(KC, w->N - n);
+        pack_dout(rows, sums, w->dout + n * w->OC + oc, w->OC, ocs, ns);
+        for (i64 j = 0; j < whole; j += NR)
+            block_product(tile + j, ldt, rows, KC, ocs, w->panels + (c + j) * w->N + n * NR, 0, NR,
+                          (int)ns, n > 0);
+        if (whole < cs) {
+            pack_columns(last, w->inp + n * w->C + c + whole, w->C, ns, cs - whole);
+            block_product(tile + whole, ldt, rows, KC, ocs, last, 0, cs - whole, (int)ns, n > 0);
+        }
+    }
+    finish_input(w->dweight + oc * w->C + c, 0, tile, ldt, w->C, ocs, cs, w->accumulate);
+    if (w->dbias && c == 0)
+        finish_input(w->dbias + oc, 0, sums, 0, 0, 1, ocs, w->accumulate);
+}
+
+void matmul_backward_weight(float *dweight, float *dbias, const float *dout, const float *inp,
+                            float *scratch, int N, int C, int OC, int accumulate) {
+    const Weight w = {dweight, dbias, dout, inp, scratch, N, C, OC, accumulate};
+    // Scratch holds no part of a panel, so whole panels only: the columns left go task by task.
+    const i64 whole = C / NR * NR, step = 64, steps = ceil_div(N, step);
+    const i64 cs = block_columns(C, ceil_div(OC, OC_BLOCK), 12 * 64);
+#pragma omp parallel
+    {
+#pragma omp for collapse(2)
+        for (i64 c = 0; c < whole; c += NR)
+            for (i64 s = 0; s < steps; s++)
+                pack_columns(scratch + c * N + s * step * NR, inp + s * step * C + c, C,
+                             min_i64(step, N - s * step), NR);
+#pragma omp for collapse(2) schedule(dynamic)
+        for (i64 oc = 0; oc < OC; oc += OC_BLOCK)
+            for (i64 c = 0; c < C; c += cs)
+                weight_block(&w, oc, min_i64(OC_BLOCK, OC - oc), c, min_i64(cs, C - c));
+    }
+}

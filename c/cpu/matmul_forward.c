@@ -1,0 +1,118 @@
+/* out = inp·weightᵀ: vectors run along the rows of inp, so that weight, the large operand, is read
+ * where it lies. Tiles come out transposed, and are turned around on their way to memory. */
+#include "product.h"
+#include "vecmath.h"
+
+#define OC_BLOCK 96 // of strips and of vectors a whole number, for every LANES
+#define N_BLOCK 256
+#define FEW 16 // below as many rows, vectors run along C instead
+
+typedef struct {
+    float *out, *pre;
+    const float *bias, *residual;
+    i64 OC;
+} Epilogue;
+
+INLINE void finish(const Epilogue *e, i64 row, i64 column, vec v, i64 left) {
+    i64 at = row * e->OC + column;
+    if (e->bias) v += load_n(e->bias + column, left);
+    if (e->pre) {
+        store_n(e->pre + at, v, left);
+        v = gelu(v);
+    }
+    if (e->residual) v += load_n(e->residual + at, left);
+    store_n(e->out + at, v, left);
+}
+
+// tile (ocs,ns), rows of N_BLOCK.
+static void finish_transposed(const Epilogue *e, const float *tile, i64 oc, i64 ocs, i64 n, i64 ns) {
+    for (i64 j = 0; j < ns; j += LANES)
+        for (i64 i = 0; i < ocs; i += LANES) {
+            vec r[LANES];
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; l++) r[l] = load(tile + (i + l) * N_BLOCK + j);
+            transpose(r);
+            for (int l = 0; l < min_i64(LANES, ns - j); l++)
+                finish(e, n + j + l, oc + i, r[l], ocs - i);
+        }
+}
+
+static void block(const Epilogue *e, const float *panels, const float *weight, i64 C, i64 oc,
+                  i64 ocs, i64 n, i64 ns) {
+    float *tile = workspace();
+    for (i64 k = 0; k < C; k += KC)
+        block_product(tile, N_BLOCK, weight + oc * C + k, C, ocs, panels + n * C + k * NR, C * NR,
+                      ns, (int)min_i64(KC, C - k), k > 0);
+    finish_transposed(e, tile, oc, ocs, n, ns);
+}
+
+// dots[i] = row n of inp · row oc + i of weight, for as many i as there are accumulators.
+INLINE void few_dots(float *dots, i64 ldd, const float *inp, const float *weight, i64 C,
+                     const int ns, const int ocs) {
+    vec acc[4][4];
+#pragma GCC unroll 4
+    for (int n = 0; n < ns; n++)
+#pragma GCC unroll 4
+        for (int o = 0; o < ocs; o++) acc[n][o] = splat(0);
+    for (i64 c = 0; c < C; c += LANES) {
+        vec x[4];
+#pragma GCC unroll 4
+        for (int n = 0; n < ns; n++) x[n] = load_n(inp + n * C + c, C - c);
+#pragma GCC unroll 4
+        for (int o = 0; o < ocs; o++) {
+            vec w = load_n(weight + o * C + c, C - c);
+#pragma GCC unroll 4
+            for (int n = 0; n < ns; n++) acc[n][o] += x[n] * w;
+        }
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < ns; n++)
+#pragma GCC unroll 4
+        for (int o = 0; o < ocs; o++) dots[n * ldd + o] = sum(acc[n][o]);
+}
+
+#define FEW_OC 64 // output channels of a task
+
+static void few_block(const Epilogue *e, const float *inp, const float *weight, i64 N, i64 C,
+                      i64 oc, i64 ocs) {
+    float dots[FEW][FEW_OC];
+    for (i64 o = 0; o < ocs; o += ocs - o >= 4 ? 4 : 1)
+        for (i64 n = 0; n < N; n += N - n >= 4 ? 4 : 1) {
+            const float *x = inp + n * C, *w = weight + (oc + o) * C;
+            if (N - n >= 4 && ocs - o >= 4) few_dots(&dots[n][o], FEW_OC, x, w, C, 4, 4);
+            else if (N - n >= 4) few_dots(&dots[n][o], FEW_OC, x, w, C, 4, 1);
+            else if (ocs - o >= 4) few_dots(&dots[n][o], FEW_OC, x, w, C, 1, 4);
+            else few_dots(&dots[n][o], FEW_OC, x, w, C, 1, 1);
+        }
+    for (i64 n = 0; n < N; n++)
+        for (i64 o = 0; o < ocs; o += LANES)
+            finish(e, n, oc + o, load(&dots[n][o]), ocs - o);
+}
+
+void matmul_forward(float *out, float *pre, const float *inp, const float *weight, const float *bias,
+                    const float *residual, float *scratch, int N, int C, int OC) {
+    const Epilogue e = {out, pre, bias, residual, OC};
+    if (N < FEW) {
+#pragma omp parallel for schedule(static)
+        for (i64 oc = 0; oc < OC; oc += FEW_OC)
+            few_block(&e, inp, weight, N, C, oc, min_i64(FEW_OC, OC - oc));
+        return;
+    }
+    const i64 step = 4 * LANES, steps = ceil_div(C, step);
+    const i64 n_blocks = ceil_div(N, N_BLOCK);
+    i64 ocs = OC_BLOCK;
+    while (ocs > 48 && n_blocks * ceil_div(OC, ocs) < 4 * team_size()) ocs -= 48;
+#pragma omp parallel
+    {
+#pragma omp for collapse(2)
+        for (i64 n = 0; n < N; n += NR)
+            for (i64 s = 0; s < steps; s++)
+                pack_rows(scratch + n * C + s * step * NR, inp + n * C + s * step, C, N - n,
+                          min_i64(step, C - s * step));
+#pragma omp for collapse(2) schedule(dynamic)
+        for (i64 oc = 0; oc < OC; oc += ocs)
+            for (i64 n = 0; n < N; n += N_BLOCK)
+                block(&e, scratch, weight, C, oc, min_i64(ocs, OC - oc), n,
+                      min_i64(N_BLOCK, N - n));
+    }
+}

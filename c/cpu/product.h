@@ -1,0 +1,43 @@
+/* What the three matrix products share. A block of the result is a tile of MR-row strips by NR-column
+ * panels; both stay where they are while K passes by:
+ *
+ *     tile[i][j] (+)= sum over k of row_i[k] · panel[k][j]
+ *
+ * One operand is broadcast, number by number, from rows that are contiguous along k; the other is
+ * a panel of NR columns, row after row of k, read as vectors. forward reads weight as rows (each is
+ * needed only a few times) and packs inp; backward_input reads dout as rows and packs weight;
+ * backward_weight transposes dout into rows and packs inp. */
+#ifndef LLM_PRODUCT_H
+#define LLM_PRODUCT_H
+
+#include "simd.h"
+
+#define MR 6
+#define NR (VECTORS * LANES)
+#define KC 384 // k's in one go: the sums of one go are added to the tile, which also bounds rounding
+
+/* tile (MR rows of stride ldt, `vectors` vectors each) is overwritten, or added to when `add`. */
+HIDDEN void micro_product(float *tile, i64 ldt, const float *const rows[MR], const float *panel,
+                          int K, int vectors, int add);
+
+/* The same for `rows` rows, `stride` apart, and `columns` columns in panels, `panel_stride` apart.
+ * The tile has room for whole strips and whole vectors; what is past the ends is undefined. */
+HIDDEN void block_product(float *tile, i64 ldt, const float *first, i64 stride, i64 rows,
+                          const float *panels, i64 panel_stride, i64 columns, int K, int add);
+
+/* Fills a panel from (rows, columns) at `first`: panel[k][j] = row k, column j for pack_columns
+ * (columns up to NR are taken), and row j, column k for pack_rows (rows up to NR are taken). */
+HIDDEN void pack_columns(float *panel, const float *first, i64 stride, i64 rows, i64 columns);
+HIDDEN void pack_rows(float *panel, const float *first, i64 stride, i64 rows, i64 columns);
+
+/* How many columns a task takes, at most `widest`, a multiple of NR, so that every thread has two. */
+HIDDEN i64 block_columns(i64 columns, i64 other_tasks, i64 widest);
+
+/* This thread's own memory, never freed, 64-byte aligned: WORKSPACE floats. */
+#define WORKSPACE (256 * 1024)
+HIDDEN float *workspace(void);
+
+/* Threads that the next parallel region will have; it may shape tasks, never a sum. */
+HIDDEN int team_size(void);
+
+#endif

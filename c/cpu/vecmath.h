@@ -1,0 +1,51 @@
+/* The exponential function and GELU, a vector at a time (libm's work on one number). */
+#ifndef LLM_VECMATH_H
+#define LLM_VECMATH_H
+
+#include "simd.h"
+
+// exp(x) = 2^n · exp(r) with n = round(x/ln 2) and |r| <= ln(2)/2; ln 2 is taken off in two parts
+// (Cody, Waite 1980), exp(r) = 1 + r + r²·P(r) with P from Cephes' expf (Moshier 1992).
+// NaN stays NaN; beyond the ends of the range it gives 0 and infinity, between them subnormals too.
+INLINE vec vexp(vec x) {
+    const float shift = 0x1.8p23f; // adding it leaves the nearest integer in the low bits
+    x = vmin(splat(89), vmax(splat(-104), x));
+    vec shifted = x * 1.44269504088896341f + shift;
+    vec n = shifted - shift;
+    vec r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+#if LANES == 16
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    // Two factors: 2^n alone leaves the range of normal numbers at both ends.
+    veci whole = (veci)shifted - (veci)splat(shift), part = whole >> 1;
+    return p * (vec)((part + 127) << 23) * (vec)((whole - part + 127) << 23);
+#endif
+}
+
+// (1 + tanh(y))/2 = 1/(1 + exp(-2y)), with y = sqrt(2/pi)·(x + 0.044715·x³): no cancellation where
+// tanh(y) nears -1. |x| beyond 16 has reached the limit, and clamping keeps x³ finite.
+INLINE vec gelu_gate(vec x) {
+    x = vmin(splat(16), vmax(splat(-16), x));
+    vec y2 = x * (-2 * 0.7978845608028654f) * (1.0f + 0.044715f * x * x);
+    return 1.0f / (1.0f + vexp(y2));
+}
+
+INLINE vec gelu(vec x) { return x * gelu_gate(x); }
+
+// d/dx x·s(2y) = s + x·s·(1 - s)·2y'
+INLINE vec gelu_gradient(vec x) {
+    vec gate = gelu_gate(x);
+    x = vmin(splat(16), vmax(splat(-16), x));
+    vec dy2 = 2 * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
+    return gate + x * gate * (1.0f - gate) * dy2;
+}
+
+#endif
