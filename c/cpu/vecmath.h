@@ -1,4 +1,5 @@
-/* The exponential function and GELU, a vector at a time (libm's work on one number). */
+/* The exponential function and GELU, a vector at a time (libm's work on one number), and what is
+ * done to a row of numbers here and there. */
 #ifndef LLM_VECMATH_H
 #define LLM_VECMATH_H
 
@@ -46,6 +47,49 @@ INLINE vec gelu_gradient(vec x) {
     x = vmin(splat(16), vmax(splat(-16), x));
     vec dy2 = 2 * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
     return gate + x * gate * (1.0f - gate) * dy2;
+}
+
+INLINE float dot(const float *a, const float *b, i64 n) {
+    vec s0 = splat(0), s1 = splat(0);
+    for (i64 i = 0; i < n; i += 2 * LANES) {
+        s0 += load_n(a + i, n - i) * load_n(b + i, n - i);
+        if (n - i > LANES) s1 += load_n(a + i + LANES, n - i - LANES) * load_n(b + i + LANES, n - i - LANES);
+    }
+    return sum(s0 + s1);
+}
+
+// y = y·keep + x·scale
+INLINE void blend(float *y, float keep, const float *x, float scale, i64 n) {
+    for (i64 i = 0; i < n; i += LANES)
+        store_n(y + i, load_n(y + i, n - i) * keep + load_n(x + i, n - i) * scale, n - i);
+}
+
+INLINE float row_max(const float *x, i64 n) {
+    vec m[4];
+    for (int u = 0; u < 4; u++) m[u] = splat(-__builtin_inff());
+    i64 i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (int u = 0; u < 4; u++) m[u] = vmax(m[u], load(x + i + u * LANES));
+    for (; i < n; i += LANES) m[0] = vmax(m[0], keep_n(load_n(x + i, n - i), m[0], n - i));
+    return max_lane(vmax(vmax(m[0], m[1]), vmax(m[2], m[3])));
+}
+
+// out = exp(x - shift), or nothing where out is NULL; returns the sum of these. out may be x.
+INLINE float row_exp(float *out, const float *x, float shift, i64 n) {
+    vec s[2] = {splat(0), splat(0)};
+    i64 i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        for (int u = 0; u < 2; u++) {
+            vec e = vexp(load(x + i + u * LANES) - shift);
+            if (out) store(out + i + u * LANES, e);
+            s[u] += e;
+        }
+    for (; i < n; i += LANES) {
+        vec e = keep_n(vexp(load_n(x + i, n - i) - shift), splat(0), n - i);
+        if (out) store_n(out + i, e, n - i);
+        s[0] += e;
+    }
+    return sum(s[0] + s[1]);
 }
 
 #endif

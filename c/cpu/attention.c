@@ -1,0 +1,185 @@
+/* Tiles of queries and keys: scores exist for one tile at a time, the softmax is carried along from
+ * tile to tile (Milakov, Gimelshein 2018). All products are the microkernel's. */
+#include <math.h>
+
+#include "attention.h"
+
+#define QUERIES 96 // rows of a forward tile: 16 strips
+#define TILE 64    // keys of a tile, and queries of a backward tile: whole panels for every LANES
+#define TILE_ROWS 66 // TILE rounded up to whole strips
+
+typedef struct {
+    float max, sum;
+} Running;
+
+// One row of scores becomes probabilities up to a factor; `valid` of its columns are not masked.
+static float soften(float *row, Running *run, float scale, i64 columns, i64 valid) {
+    vec top = splat(-INFINITY);
+    for (i64 j = 0; j < valid; j += LANES)
+        top = vmax(top, keep_n(load(row + j), top, valid - j) * scale);
+    const float max = fmaxf(run->max, max_lane(top)), keep = expf(run->max - max);
+    vec total = splat(0);
+    for (i64 j = 0; j < columns; j += LANES) {
+        vec p = keep_n(vexp(load(row + j) * scale - max), splat(0), valid - j);
+        store(row + j, p);
+        total += p;
+    }
+    *run = (Running){max, run->sum * keep + sum(total)};
+    return keep;
+}
+
+// The queries from q0 on, of one head; qkv and out point at the head's first number.
+static void forward_block(float *out, float *lse, const float *qkv, i64 q0, i64 T, i64 C, i64 HS) {
+    const i64 width = round_up(HS, NR), queries = min_i64(QUERIES, T - q0), stride = 3 * C;
+    const float scale = 1.0f / sqrtf((float)HS);
+    float *keys = workspace(), *values = keys + TILE * HS, *scores = values + TILE * width;
+    float *acc = scores + QUERIES * TILE;
+    Running run[QUERIES];
+    for (i64 i = 0; i < queries; i++) run[i] = (Running){-INFINITY, 0};
+
+    for (i64 j0 = 0; j0 < q0 + queries; j0 += TILE) {
+        const i64 nk = min_i64(TILE, q0 + queries - j0);
+        const float *k = qkv + j0 * stride + C, *v = k + C;
+        for (i64 j = 0; j < nk; j += NR) pack_rows(keys + j * HS, k + j * stride, stride, nk - j, HS);
+        for (i64 d = 0; d < HS; d += NR)
+            pack_columns(values + d * TILE, v + d, stride, nk, HS - d);
+        const i64 first = max_i64(0, j0 - q0) / MR * MR; // strips above see none of these keys
+        const i64 rows = queries - first;
+        float *s = scores + first * TILE, *a = acc + first * width;
+        block_product(s, TILE, qkv + (q0 + first) * stride, stride, rows, keys, HS * NR, nk, (int)HS,
+                      0);
+        for (i64 i = first; i < queries; i++) {
+            float *row = scores + i * TILE;
+            const i64 valid = min_i64(nk, q0 + i - j0 + 1);
+            if (valid <= 0) {
+                for (i64 j = 0; j < nk; j += LANES) store(row + j, splat(0));
+                continue;
+            }
+            const float keep = soften(row, &run[i], scale, nk, valid);
+            if (j0 > 0 && keep != 1)
+                for (i64 d = 0; d < HS; d += LANES)
+                    store(acc + i * width + d, load(acc + i * width + d) * keep);
+        }
+        block_product(a, width, s, TILE, rows, values, TILE * NR, HS, (int)nk, j0 > 0);
+    }
+    for (i64 i = 0; i < queries; i++) {
+        for (i64 d = 0; d < HS; d += LANES)
+            store_n(out + (q0 + i) * C + d, load(acc + i * width + d) * (1 / run[i].sum), HS - d);
+        if (lse) lse[q0 + i] = run[i].max + logf(run[i].sum);
+    }
+}
+
+void attention_forward(float *out, float *lse, const float *qkv, int B, int T, int C, int NH) {
+    const i64 HS = C / NH, blocks = ceil_div(T, QUERIES);
+    if (HS > HEAD_MAX) {
+        wide_forward(out, lse, qkv, B, T, C, NH);
+        return;
+    }
+    // The last queries see the most keys: they go first, so that no thread ends on a long task.
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (i64 block = blocks - 1; block >= 0; block--)
+        for (i64 bh = 0; bh < (i64)B * NH; bh++) {
+            const i64 b = bh / NH, h = bh % NH;
+            forward_block(out + b * T * C + h * HS, lse ? lse + bh * T : 0,
+                          qkv + b * T * 3 * C + h * HS, block * QUERIES, T, C, HS);
+        }
+}
+
+// to (rows of `stride`) is overwritten by the tile, or added to.
+static void put(float *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 columns, int add) {
+    for (i64 i = 0; i < rows; i++)
+        for (i64 d = 0; d < columns; d += LANES) {
+            vec v = load(tile + i * ldt + d);
+            if (add) v += load_n(to + i * stride + d, columns - d);
+            store_n(to + i * stride + d, v, columns - d);
+        }
+}
+
+// p, dp (keys,queries): scores and gradients of the probabilities on the way in, probabilities and
+// gradients of the scores on the way out. Queries before first + row do not see that row's key.
+static void differentiate(float *p, float *dp, const float *lse, const float *delta, float scale,
+                          i64 keys, i64 queries, i64 first) {
+    for (i64 j = 0; j < queries; j += LANES) {
+        const vec l = load_n(lse + j, queries - j), d = load_n(delta + j, queries - j);
+        for (i64 r = 0; r < keys; r++) {
+            float *at = p + r * TILE + j, *dat = dp + r * TILE + j;
+            vec prob = vexp(load(at) * scale - l);
+            vec grad = prob * (load(dat) - d) * scale;
+            const i64 hidden = first + r - j;
+            if (hidden > 0) {
+                prob = keep_n(splat(0), prob, hidden);
+                grad = keep_n(splat(0), grad, hidden);
+            }
+            store(at, prob);
+            store(dat, grad);
+        }
+    }
+}
+
+static void turn(float *out, const float *inp) {
+    for (i64 i = 0; i < TILE; i += LANES)
+        for (i64 j = 0; j < TILE; j += LANES) {
+            vec r[LANES];
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; l++) r[l] = load(inp + (i + l) * TILE + j);
+            transpose(r);
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; l++) store(out + (j + l) * TILE + i, r[l]);
+        }
+}
+
+static void backward_head(float *dqkv, const float *dout, const float *qkv, const float *lse,
+                          const float *delta, i64 T, i64 C, i64 HS) {
+    const i64 width = round_up(HS, NR), stride = 3 * C;
+    const float scale = 1.0f / sqrtf((float)HS);
+    float *queries_t = workspace(), *douts_t = queries_t + TILE * HS;
+    float *queries = douts_t + TILE * HS, *douts = queries + TILE * width;
+    float *keys = douts + TILE * width, *p = keys + TILE * width, *dp = p + TILE_ROWS * TILE;
+    float *ds = dp + TILE_ROWS * TILE, *dq = ds + TILE_ROWS * TILE, *dkv = dq + TILE_ROWS * width;
+
+    for (i64 i0 = 0; i0 < T; i0 += TILE) {
+        const i64 nq = min_i64(TILE, T - i0);
+        const float *q = qkv + i0 * stride, *g = dout + i0 * C;
+        for (i64 i = 0; i < nq; i += NR) {
+            pack_rows(queries_t + i * HS, q + i * stride, stride, nq - i, HS);
+            pack_rows(douts_t + i * HS, g + i * C, C, nq - i, HS);
+        }
+        for (i64 d = 0; d < HS; d += NR) {
+            pack_columns(queries + d * TILE, q + d, stride, nq, HS - d);
+            pack_columns(douts + d * TILE, g + d, C, nq, HS - d);
+        }
+        for (i64 j0 = 0; j0 <= i0; j0 += TILE) {
+            const i64 nk = min_i64(TILE, T - j0), later = j0 < i0;
+            const float *k = qkv + j0 * stride + C, *v = k + C;
+            float *dk = dqkv + j0 * stride + C, *dv = dk + C;
+            block_product(p, TILE, k, stride, nk, queries_t, HS * NR, nq, (int)HS, 0);
+            block_product(dp, TILE, v, stride, nk, douts_t, HS * NR, nq, (int)HS, 0);
+            differentiate(p, dp, lse + i0, delta + i0, scale, nk, nq, j0 - i0);
+            block_product(dkv, width, p, TILE, nk, douts, TILE * NR, HS, (int)nq, 0);
+            put(dv, stride, dkv, width, nk, HS, later);
+            block_product(dkv, width, dp, TILE, nk, queries, TILE * NR, HS, (int)nq, 0);
+            put(dk, stride, dkv, width, nk, HS, later);
+            turn(ds, dp);
+            for (i64 d = 0; d < HS; d += NR)
+                pack_columns(keys + d * TILE, k + d, stride, nk, HS - d);
+            block_product(dq, width, ds, TILE, nq, keys, TILE * NR, HS, (int)nk, j0 > 0);
+        }
+        put(dqkv + i0 * stride, stride, dq, width, nq, HS, 0);
+    }
+}
+
+void attention_backward(float *dqkv, const float *dout, const float *qkv, const float *out,
+                        const float *lse, float *scratch, int B, int T, int C, int NH) {
+    const i64 HS = C / NH;
+    if (HS > HEAD_MAX) {
+        wide_backward(dqkv, dout, qkv, out, lse, B, T, C, NH);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic)
+    for (i64 bh = 0; bh < (i64)B * NH; bh++) {
+        const i64 rows = bh / NH * T, at = rows * C + bh % NH * HS, at3 = rows * 3 * C + bh % NH * HS;
+        float *delta = scratch + bh * T;
+        for (i64 t = 0; t < T; t++) delta[t] = dot(dout + at + t * C, out + at + t * C, HS);
+        backward_head(dqkv + at3, dout + at, qkv + at3, lse + bh * T, delta, T, C, HS);
+    }
+}
