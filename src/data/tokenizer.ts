@@ -3,6 +3,7 @@
 // encoding the merge table too.
 
 import { assert } from "../errors.ts"
+import { mergePiece, type Ranks, ranksByBytes } from "./merge.ts"
 
 export const VOCABULARY = 50257
 export const END_OF_TEXT = 50256
@@ -10,11 +11,30 @@ export const END_OF_TEXT = 50256
 // "<|endoftext|>" inside a text is text; only this program places the token.
 const AS_TEXT = { disallowedSpecial: new Set<string>() }
 
+// From this length on, a text without any break between letters, or of nothing but breaks, is merged
+// by our own code: gpt-tokenizer's time grows with its square.
+const LONG_PIECE = 1000
+const LONG_RUN = new RegExp(`(?:^|\\s)\\S{${LONG_PIECE}}|(?:^|\\S)\\s{${LONG_PIECE}}`)
+
+/** A token's text, or its bytes where they are no text. */
+export type Vocabulary = readonly (string | readonly number[])[]
 export type Encode = (text: string) => number[]
 
 export async function loadEncoder(): Promise<Encode> {
   const { encode } = await import("gpt-tokenizer/encoding/r50k_base")
-  return (text) => encode(text, AS_TEXT)
+  const { R50K_TOKEN_SPLIT_REGEX } = await import("gpt-tokenizer/encodingParams/constants")
+  const { default: vocabulary } = await import("gpt-tokenizer/bpeRanks/r50k_base")
+  let ranks: Ranks | undefined
+  return (text) => {
+    if (!LONG_RUN.test(text)) return encode(text, AS_TEXT)
+    ranks ??= ranksByBytes(vocabulary as Vocabulary)
+    const tokens: number[] = []
+    for (const [piece] of text.matchAll(R50K_TOKEN_SPLIT_REGEX)) {
+      const more = piece.length < LONG_PIECE ? encode(piece, AS_TEXT) : mergePiece(piece, ranks)
+      for (const token of more) tokens.push(token)
+    }
+    return tokens
+  }
 }
 
 export class Decoder {
@@ -26,7 +46,7 @@ export class Decoder {
 
   static async load(): Promise<Decoder> {
     const { default: ranks } = await import("gpt-tokenizer/bpeRanks/r50k_base")
-    const parts = [...(ranks as (string | number[])[]), "<|endoftext|>"]
+    const parts = [...(ranks as Vocabulary), "<|endoftext|>"]
     assert(parts.length === VOCABULARY, `vocabulary of ${parts.length}`)
     const encoder = new TextEncoder()
     // A token of n UTF-16 units takes at most 3n bytes.
