@@ -1,0 +1,113 @@
+// llm.c's GPT-2 model files: a header with the configuration, then every tensor in the order of the
+// parameter table. fp32 is read and written; bf16, which is the upper half of fp32, is read.
+
+import { thousands, writeWhole } from "../data/files.ts"
+import { assert } from "../errors.ts"
+import { BinaryFile, bytesOf, HEADER_BYTES, headerBytes, type Kind } from "./header.ts"
+
+const MAGIC = 20240326
+const FP32 = 3
+const BF16 = 5
+const KIND: Kind = {
+  magic: MAGIC,
+  versions: { [FP32]: "fp32", [BF16]: "bf16" },
+  hint: "give a GPT-2 model file that llm or llm.c wrote",
+}
+const PIECE = 2 ** 20 // numbers converted or written at once
+
+/** maxT longest context, V vocabulary, Vp padded vocabulary, L layers, NH heads, C channels. */
+export type ModelConfig = {
+  maxT: number
+  V: number
+  Vp: number
+  L: number
+  NH: number
+  C: number
+}
+export type ModelHeader = {
+  config: ModelConfig
+  dtype: "fp32" | "bf16"
+  /** Numbers in the file, wte's padding rows included. */
+  parameters: number
+}
+/** All of one tensor's numbers, the layers one after the other. */
+export type NamedTensor = { name: string; data: Float32Array }
+
+/** How many numbers the tensors of a GPT-2 have, wte's padding rows included. */
+export function countParameters({ maxT, Vp, L, C }: ModelConfig): number {
+  const layer = 12 * C * C + 13 * C // qkv, attproj, fc, fcproj: (3 + 1 + 4 + 4)·C² and 9·C; ln1, ln2
+  return (Vp + maxT + 2) * C + L * layer
+}
+
+/** What a model file holds, after checking everything but the numbers. */
+export function readModelHeader(path: string): ModelHeader {
+  return BinaryFile.with(path, KIND, checkHeader)
+}
+
+/** Fills the tensors, which must be all of the model's in the file's order, from a model file. */
+export function loadModel(path: string, tensors: NamedTensor[]): ModelHeader {
+  return BinaryFile.with(path, KIND, (file) => {
+    const header = checkHeader(file)
+    checkTensors(header.config, tensors)
+    let position = HEADER_BYTES
+    for (const { data } of tensors) {
+      if (header.dtype === "fp32") file.read(bytesOf(data), position)
+      else readBf16(file, data, position)
+      position += data.length * (header.dtype === "fp32" ? 4 : 2)
+    }
+    return header
+  })
+}
+
+function readBf16(file: BinaryFile, data: Float32Array, position: number): void {
+  const bits = new Uint32Array(data.buffer, data.byteOffset, data.length)
+  const piece = new Uint16Array(Math.min(PIECE, data.length))
+  for (let start = 0; start < bits.length; start += PIECE) {
+    const length = Math.min(PIECE, bits.length - start)
+    file.read(bytesOf(piece.subarray(0, length)), position + 2 * start)
+    for (let i = 0; i < length; i++) bits[start + i] = piece[i]! << 16
+  }
+}
+
+/** Writes the tensors, all of the model's in the file's order, in fp32. */
+export function writeModel(path: string, config: ModelConfig, tensors: NamedTensor[]): void {
+  checkTensors(config, tensors)
+  const { maxT, V, Vp, L, NH, C } = config
+  function* chunks() {
+    yield headerBytes(MAGIC, FP32, maxT, V, L, NH, C, Vp)
+    for (const { data } of tensors) {
+      for (let start = 0; start < data.length; start += PIECE) {
+        yield bytesOf(data.subarray(start, start + PIECE))
+      }
+    }
+  }
+  writeWhole(path, chunks())
+}
+
+function checkHeader(file: BinaryFile): ModelHeader {
+  const [, version, maxT = 0, V = 0, L = 0, NH = 0, C = 0, Vp = 0] = file.header
+  const fields = { "context length": maxT, "vocabulary size": V, layers: L, heads: NH, channels: C }
+  for (const [name, value] of Object.entries(fields)) {
+    if (value < 1) throw file.wrong(`its header says ${value} for ${name}, below 1`, KIND.hint)
+  }
+  if (Vp < V) {
+    const both = `${thousands(Vp)} is below the vocabulary of ${thousands(V)}`
+    throw file.wrong(`its header's padded vocabulary of ${both}`, KIND.hint)
+  }
+  if (C % NH !== 0) {
+    throw file.wrong(`its header's ${NH} heads do not divide its ${C} channels`, KIND.hint)
+  }
+  const config = { maxT, V, Vp, L, NH, C }
+  const dtype = version === FP32 ? "fp32" : "bf16"
+  const parameters = countParameters(config)
+  const promised = HEADER_BYTES + parameters * (dtype === "fp32" ? 4 : 2)
+  file.checkBytes(promised, `${thousands(parameters)} parameters in ${dtype}`)
+  return { config, dtype, parameters }
+}
+
+function checkTensors(config: ModelConfig, tensors: NamedTensor[]): void {
+  const given = tensors.reduce((sum, { data }) => sum + data.length, 0)
+  const wanted = countParameters(config)
+  const names = tensors.map(({ name }) => name).join(" ")
+  assert(given === wanted, `${given} numbers in ${names}, not the ${wanted} of the model`)
+}
