@@ -1,0 +1,27 @@
+// `bun run build`: one executable, ./llm, that holds everything.
+
+import { spawnSync } from "node:child_process"
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+import { NATIVE_BUILD_DIR } from "../native/assets.ts"
+import { buildNative } from "./native.ts"
+
+process.chdir(join(import.meta.dir, "..", ".."))
+const { warning } = buildNative((line) => console.error(line))
+if (warning) console.error(`warning: ${warning}`)
+
+const reference = readdirSync("c/reference").map((name) => join("c/reference", name))
+const libraries = warning ? [] : readdirSync(NATIVE_BUILD_DIR).filter((n) => /\.so(\.\d+)?$/.test(n))
+const assets = ["c/llm.h", ...reference, ...libraries.map((name) => join(NATIVE_BUILD_DIR, name))]
+
+// A worker's file is an entry point of its own, so that it exists inside the executable.
+const entries = ["src/main.ts", "src/data/tokenize-worker.ts"]
+const asFiles = [".h", ".c", ".so", ".1"].map((extension) => `--loader=${extension}:file`)
+const { status } = spawnSync(
+  process.execPath,
+  ["build", "--compile", "--minify-syntax", "--asset-naming=[name].[ext]", ...asFiles]
+    .concat("--outfile=llm", ...entries, ...assets),
+  { stdio: ["ignore", "ignore", "inherit"] },
+)
+if (status !== 0) throw new Error("bun build failed")
+console.error("built ./llm")

@@ -1,0 +1,68 @@
+// `cc`, TinyCC inside Bun: compiles the emitted program and the reference kernels in milliseconds.
+// No file of libc's development package is needed: the sources include no system header, and the
+// two names that TinyCC looks for, libm.so and libc.so, are links to the run-time libraries.
+
+import { cc } from "bun:ffi"
+import { existsSync, mkdirSync, symlinkSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { assert, UserError } from "../errors.ts"
+import { assetNames, assetPaths, cacheDir } from "./assets.ts"
+import type { Signature } from "./contract.ts"
+import { type NativeFunctions, ffiSymbols } from "./functions.ts"
+
+const LIBRARY_FOLDERS = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu"]
+  .concat("/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
+
+/** A folder with libm.so and libc.so. */
+async function linkFolder(): Promise<string> {
+  const dir = join(await cacheDir(), "link")
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  for (const name of ["libm.so", "libc.so"]) {
+    const link = join(dir, name)
+    if (existsSync(link)) continue
+    const target = LIBRARY_FOLDERS.map((folder) => join(folder, `${name}.6`)).find(existsSync)
+    if (!target) throw new UserError(`${name}.6 is in none of ${LIBRARY_FOLDERS.join(", ")}`)
+    try {
+      symlinkSync(target, link)
+    } catch (error) {
+      // Another process may have made it in between.
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
+    }
+  }
+  return dir
+}
+
+/** Paths of the reference kernels' sources. */
+export function referenceSources(): Promise<string[]> {
+  return assetPaths(assetNames().filter((name) => name.endsWith(".c")))
+}
+
+/** Compiles C files, links them with a prebuilt library when one is given (path of lib*.so), and
+ * returns the functions named by the signatures. */
+export async function compile(
+  sources: string[],
+  signatures: Iterable<Signature>,
+  libraryPath?: string,
+): Promise<NativeFunctions> {
+  const headers = assetNames().filter((name) => name.endsWith(".h"))
+  const [headerPath] = await assetPaths(headers)
+  assert(headerPath, "no llm.h among the assets")
+  const include = new Set((await assetPaths(headers)).map((path) => dirname(path)))
+  const flags = ["-nostdlib", `-L${await linkFolder()}`]
+  for (const dir of include) flags.push(`-I${dir}`)
+  const library = ["m"]
+  if (libraryPath) {
+    const name = /lib([^/]+)\.so$/.exec(libraryPath)?.[1]
+    assert(name, `${libraryPath} is not a lib*.so`)
+    flags.push(`-L${dirname(libraryPath)}`)
+    library.unshift(name)
+  }
+  const { symbols } = cc({
+    // bun-types knows one source only; several are compiled into one program.
+    source: sources as unknown as string,
+    flags,
+    library,
+    symbols: ffiSymbols(signatures),
+  })
+  return symbols as unknown as NativeFunctions
+}

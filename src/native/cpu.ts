@@ -1,0 +1,77 @@
+// What this machine is: its instruction sets by CPUID, and the cores that this process may use.
+
+import { cc } from "bun:ffi"
+import { readFileSync, writeFileSync } from "node:fs"
+import { availableParallelism, cpus } from "node:os"
+import { join } from "node:path"
+import { cacheDir } from "./assets.ts"
+
+export type InstructionSet = "x86-64-v3" | "x86-64-v4" | "x86-64-v4-bf16"
+
+// CPUID leaf 7 and 1 name the features, XGETBV whether the system saves the wide registers.
+// Lists as in the x86-64 psABI's micro-architecture levels, of the features that the kernels use.
+const PROBE = `
+static void cpuid(unsigned leaf, unsigned sub, unsigned *r) {
+  __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(sub));
+}
+int level(void) {
+  unsigned r0[4], r1[4], r7[4], r71[4], low, high;
+  cpuid(0, 0, r0);
+  if (r0[0] < 7) return 0;
+  cpuid(1, 0, r1);
+  cpuid(7, 0, r7);
+  cpuid(7, 1, r71);
+  if (!(r1[2] >> 27 & 1)) return 0; /* OSXSAVE */
+  __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0)); /* xgetbv */
+  int v3 = (low & 6) == 6 && (r1[2] >> 12 & 1) && (r1[2] >> 28 & 1) && (r1[2] >> 29 & 1) /* fma avx f16c */
+    && (r7[1] >> 3 & 1) && (r7[1] >> 5 & 1) && (r7[1] >> 8 & 1); /* bmi1 avx2 bmi2 */
+  int v4 = v3 && (low & 0xe6) == 0xe6 && (r7[1] >> 16 & 1) && (r7[1] >> 17 & 1) /* avx512 f dq */
+    && (r7[1] >> 28 & 1) && (r7[1] >> 30 & 1) && (r7[1] >> 31 & 1); /* cd bw vl */
+  return v4 && r0[0] >= 7 && r7[0] >= 1 && (r71[0] >> 5 & 1) ? 3 : v4 ? 2 : v3 ? 1 : 0; /* bf16 */
+}`
+const LEVELS: InstructionSet[] = ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"]
+
+/** The instruction sets that this CPU and system run, weakest first. */
+export async function instructionSets(): Promise<InstructionSet[]> {
+  if (process.arch !== "x64") return []
+  const path = join(await cacheDir(), "cpuid.c")
+  writeFileSync(path, PROBE)
+  const { symbols } = cc({
+    source: path,
+    flags: ["-nostdlib"],
+    symbols: { level: { args: [], returns: "i32" } },
+  })
+  return LEVELS.slice(0, symbols.level())
+}
+
+/** The CPU's name as the system gives it. */
+export function cpuName(): string {
+  return cpus()[0]?.model.trim() || "unknown (no /proc)"
+}
+
+/** How many cores this process may use: its affinity, cut by the control group's quota. */
+export function usableCores(): number {
+  return Math.max(1, Math.min(availableParallelism(), Math.floor(cgroupQuota())))
+}
+
+/** The control group's CPU quota in cores, the least on the way to the root (version 2, then 1). */
+function cgroupQuota(): number {
+  let quota = Number.POSITIVE_INFINITY
+  const read = (path: string) => {
+    try {
+      return readFileSync(path, "utf8").trim()
+    } catch {
+      return "" // no such control group: no limit from it
+    }
+  }
+  const group = /^0::(.*)$/m.exec(read("/proc/self/cgroup"))?.[1] ?? "/"
+  for (let path = group; ; path = path.replace(/\/[^/]*$/, "")) {
+    const [limit = "", period = ""] = read(`/sys/fs/cgroup${path}/cpu.max`).split(" ")
+    if (Number(limit) > 0) quota = Math.min(quota, Number(limit) / Number(period))
+    if (path === "" || path === "/") break
+  }
+  const limit = Number(read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+  const period = Number(read("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+  if (limit > 0 && period > 0) quota = Math.min(quota, limit / period)
+  return quota
+}

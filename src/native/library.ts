@@ -1,0 +1,74 @@
+// The kernel libraries: which ones this build and this CPU have, and how they are opened.
+
+import { dlopen } from "bun:ffi"
+import { assert, UserError } from "../errors.ts"
+import { assetNames, assetPaths, readAsset } from "./assets.ts"
+import { compile, referenceSources } from "./compile.ts"
+import { type Contract, parseContract } from "./contract.ts"
+import { type InstructionSet, instructionSets } from "./cpu.ts"
+import { checkArguments, ffiSymbols, type NativeFunctions } from "./functions.ts"
+
+export type LibraryName = "reference" | InstructionSet
+export const CPU_LIBRARIES: InstructionSet[] = ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"]
+export const libraryFile = (name: InstructionSet) => `libllm-${name}.so`
+const OPENMP_FILE = "libgomp.so.1"
+
+let contractText: Promise<Contract> | undefined
+export function contract(): Promise<Contract> {
+  contractText ??= readAsset("llm.h").then((bytes) => parseContract(new TextDecoder().decode(bytes)))
+  return contractText
+}
+
+export class Kernels {
+  private constructor(
+    readonly name: LibraryName,
+    /** The prebuilt library's file; the reference has none. */
+    readonly path: string | undefined,
+    private readonly functions: NativeFunctions,
+    private readonly contract: Contract,
+  ) {}
+
+  static async open(name: LibraryName): Promise<Kernels> {
+    const signatures = await contract()
+    if (name === "reference") {
+      const functions = await compile(await referenceSources(), signatures.values())
+      return new Kernels(name, undefined, functions, signatures)
+    }
+    const unusable = (await libraries()).find((library) => library.name === name)?.reason
+    if (unusable) throw new UserError(`kernel library ${name}: ${unusable}`)
+    // The OpenMP run-time is found beside the library by its rpath, so it is unpacked first.
+    const hasOwnOpenMP = assetNames().includes(OPENMP_FILE)
+    const [path] = await assetPaths([libraryFile(name), ...(hasOwnOpenMP ? [OPENMP_FILE] : [])])
+    const { symbols } = dlopen(path!, ffiSymbols(signatures.values()))
+    return new Kernels(name, path, symbols as unknown as NativeFunctions, signatures)
+  }
+
+  /** Calls one kernel directly. Pointers are addresses in native memory, 0 for NULL. */
+  call(kernel: string, ...args: (number | bigint)[]): number {
+    const signature = this.contract.get(kernel)
+    assert(signature, `llm.h has no ${kernel}`)
+    checkArguments(signature, args)
+    return this.functions[kernel]!(...args)
+  }
+}
+
+/** Every library, with the reason where it cannot be used here. */
+export async function libraries(): Promise<{ name: LibraryName; reason?: string }[]> {
+  const runs = await instructionSets()
+  const built = assetNames()
+  return [
+    { name: "reference" },
+    ...CPU_LIBRARIES.map((name) => {
+      if (!built.includes(libraryFile(name))) {
+        return { name, reason: "not in this build, which found no C compiler (install gcc, rebuild)" }
+      }
+      return runs.includes(name) ? { name } : { name, reason: "this CPU cannot run it" }
+    }),
+  ]
+}
+
+/** The fastest library that can be used here; undefined when only the reference can. */
+export async function bestCpuLibrary(): Promise<InstructionSet | undefined> {
+  const usable = (await libraries()).filter(({ name, reason }) => name !== "reference" && !reason)
+  return usable.at(-1)?.name as InstructionSet | undefined
+}

@@ -1,0 +1,86 @@
+// Native memory for tensors. It is mapped, not taken from the collector's heap, so that nothing a
+// kernel holds can move or be freed; JavaScript sees views.
+
+import { type Pointer, dlopen, toArrayBuffer } from "bun:ffi"
+import { UserError, assert } from "../errors.ts"
+
+const PROT_READ_WRITE = 3
+const MAP_PRIVATE_ANONYMOUS = 0x22
+const MADV_HUGEPAGE = 14
+const HUGE_PAGE = 2 * 2 ** 20 // bytes
+
+type ViewConstructor<V> = {
+  new (buffer: ArrayBuffer, byteOffset?: number, length?: number): V
+  BYTES_PER_ELEMENT: number
+}
+
+let libc: ReturnType<typeof openLibc> | undefined
+function openLibc() {
+  return dlopen("libc.so.6", {
+    mmap: { args: ["u64", "u64", "i32", "i32", "i32", "i64"], returns: "u64" },
+    munmap: { args: ["u64", "u64"], returns: "i32" },
+    madvise: { args: ["u64", "u64", "i32"], returns: "i32" },
+  }).symbols
+}
+
+const live = new Set<NativeMemory>()
+
+export class NativeMemory {
+  private constructor(
+    /** First byte, on a huge page's boundary. */
+    readonly address: number,
+    readonly bytes: number,
+    private readonly mapped: { address: bigint; bytes: number },
+  ) {}
+
+  /** Zeroed memory, in huge pages where the system grants them. */
+  static allocate(bytes: number): NativeMemory {
+    assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
+    libc ??= openLibc()
+    const mappedBytes = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
+    const mapped = BigInt.asIntN(
+      64,
+      libc.mmap(0, mappedBytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0),
+    )
+    if (mapped === -1n) {
+      const gigabytes = (bytes / 1e9).toFixed(2)
+      throw new UserError(
+        `this run needs ${gigabytes} GB of memory, which the system refuses (try a smaller --batch, --context or model)`,
+      )
+    }
+    const address = Math.ceil(Number(mapped) / HUGE_PAGE) * HUGE_PAGE
+    // Advice only: where huge pages are off, small ones serve.
+    libc.madvise(address, mappedBytes - HUGE_PAGE, MADV_HUGEPAGE)
+    const memory = new NativeMemory(address, bytes, { address: mapped, bytes: mappedBytes })
+    live.add(memory)
+    return memory
+  }
+
+  /** A typed array over `length` elements at `byteOffset`. It must not be used after `free`. */
+  view<V>(type: ViewConstructor<V>, byteOffset: number, length: number): V {
+    assert(live.has(this), "view of freed memory")
+    const bytes = length * type.BYTES_PER_ELEMENT
+    assert(
+      Number.isSafeInteger(byteOffset) && Number.isSafeInteger(length) && byteOffset >= 0,
+      `bad view: ${length} elements at ${byteOffset}`,
+    )
+    assert(byteOffset + bytes <= this.bytes, `view ends at ${byteOffset + bytes} of ${this.bytes}`)
+    const buffer = toArrayBuffer((this.address + byteOffset) as Pointer, 0, bytes)
+    return new type(buffer, 0, length)
+  }
+
+  free(): void {
+    assert(live.delete(this), "memory freed twice")
+    libc!.munmap(this.mapped.address, this.mapped.bytes)
+  }
+}
+
+export const allocate = NativeMemory.allocate
+
+/** Whether an address lies in memory that is allocated now; its end is allowed, for empty tails. */
+export function isLive(address: number): boolean {
+  for (const memory of live) {
+    if (address >= memory.address && address <= memory.address + memory.bytes) return true
+  }
+  return false
+}
