@@ -1,0 +1,95 @@
+import { type Case, gradient, NULL, overwritten, rounding, sum } from "../case.ts"
+import type { Random } from "../random.ts"
+import { bit, tuples } from "../sizes.ts"
+
+interface Sizes {
+  B: number
+  T: number
+  C: number
+  Vp: number
+  maxT: number
+}
+
+// Rows that nobody looks up hold NaN: they must not be read.
+function table(random: Random, rows: number, C: number, isRead: (row: number) => boolean) {
+  return random.normals(rows * C).map((x, i) => (isRead(Math.floor(i / C)) ? x : Number.NaN))
+}
+
+function forward({ B, T, C, Vp, maxT }: Sizes, position: number | undefined): Case {
+  const first = position ?? 0
+  const place = position === undefined ? "no position" : `position ${position}`
+  return {
+    kernel: "embedding_forward",
+    title: `B ${B}, T ${T}, C ${C}, Vp ${Vp}, maxT ${maxT}, ${place}`,
+    draw(random) {
+      const tokens = random.integers(B * T, Vp)
+      const wte = table(random, Vp, C, (row) => tokens.includes(row))
+      const wpe = table(random, maxT, C, (row) => row >= first && row < first + T)
+      return {
+        args: {
+          out: overwritten(B * T * C, rounding()),
+          tokens,
+          wte,
+          wpe,
+          position: position === undefined ? NULL : Int32Array.of(position),
+          B,
+          T,
+          C,
+        },
+        outputs: () => ({
+          out: Float64Array.from({ length: B * T * C }, (_, i) => {
+            const row = Math.floor(i / C)
+            return wte[tokens[row]! * C + (i % C)]! + wpe[(first + (row % T)) * C + (i % C)]!
+          }),
+        }),
+      }
+    },
+  }
+}
+
+function backward({ B, T, C, Vp, maxT }: Sizes, wteToo: boolean, wpeToo: boolean): Case {
+  const adds = [wteToo && "accumulate wte", wpeToo && "accumulate wpe"].filter(Boolean)
+  return {
+    kernel: "embedding_backward",
+    title: [`B ${B}, T ${T}, C ${C}, Vp ${Vp}, maxT ${maxT}`, ...adds].join(", "),
+    draw(random) {
+      const tokens = random.integers(B * T, Vp)
+      const dout = random.normals(B * T * C)
+      return {
+        args: {
+          dwte: gradient(random, Vp * C, wteToo, sum(B * T + 1)),
+          dwpe: gradient(random, maxT * C, wpeToo, sum(B + 1)),
+          dout,
+          tokens,
+          B,
+          T,
+          C,
+          Vp,
+          maxT,
+          accumulate_wte: Number(wteToo),
+          accumulate_wpe: Number(wpeToo),
+        },
+        gradients: {
+          loss: ({ wte, wpe }) =>
+            dout.reduce((total, d, i) => {
+              const row = Math.floor(i / C)
+              const token = wte![tokens[row]! * C + (i % C)]!
+              return total + d * (token + wpe![(row % T) * C + (i % C)]!)
+            }, 0),
+          at: { wte: random.normals(Vp * C), wpe: random.normals(maxT * C) },
+          of: { dwte: "wte", dwpe: "wpe" },
+        },
+      }
+    },
+  }
+}
+
+// C from the edges; few tokens, so that many rows share one, and some rows have none.
+export const embeddingCases: Case[] = tuples(16, 1).flatMap(([C], i) => {
+  const T = [1, 3, 17, 30][i % 4]!
+  const sizes = { B: 1 + (i % 3), T, C: C!, Vp: [1, 2, 5, 40][(i >> 1) % 4]!, maxT: T + (i % 6) }
+  return [
+    forward(sizes, bit(i, 0) ? sizes.maxT - T : undefined),
+    backward(sizes, bit(i, 0), bit(i, 1)),
+  ]
+})

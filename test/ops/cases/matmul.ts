@@ -1,0 +1,172 @@
+import { type Case, gradient, NULL, overwritten, type Point, scratch, sum } from "../case.ts"
+import type { Random } from "../random.ts"
+import { bit, tuples } from "../sizes.ts"
+import { gelu } from "./elementwise.ts"
+
+type Numbers = Float32Array | Float64Array
+
+/** inp·weightᵀ + bias */
+function linear(inp: Numbers, weight: Numbers, bias: Numbers | undefined, C: number, OC: number) {
+  const N = inp.length / C
+  const out = new Float64Array(N * OC)
+  for (let n = 0; n < N; n++) {
+    for (let o = 0; o < OC; o++) {
+      let total = bias ? bias[o]! : 0
+      for (let c = 0; c < C; c++) total += inp[n * C + c]! * weight[o * C + c]!
+      out[n * OC + o] = total
+    }
+  }
+  return out
+}
+
+function inner(a: Numbers, b: Numbers): number {
+  let total = 0
+  for (let i = 0; i < a.length; i++) total += a[i]! * b[i]!
+  return total
+}
+
+const room = (N: number, C: number) => scratch(Math.ceil(N / 64) * 64 * C) // LLM_MATMUL_SCRATCH
+const title = (sizes: number[], options: Record<string, boolean>) => {
+  const [N, C, OC] = sizes
+  const chosen = Object.keys(options).filter((name) => options[name])
+  return [`N ${N}, C ${C}, OC ${OC}`, ...chosen].join(", ")
+}
+const normalsIf = (wanted: boolean, random: Random, n: number) =>
+  wanted ? random.normals(n) : undefined
+
+interface Forward extends Record<string, boolean> {
+  bias: boolean
+  pre: boolean
+  residual: boolean
+}
+function forward(sizes: number[], options: Forward): Case {
+  const [N, C, OC] = sizes as [number, number, number]
+  return {
+    kernel: "matmul_forward",
+    title: title(sizes, options),
+    draw(random) {
+      const inp = random.normals(N * C)
+      const weight = random.normals(OC * C)
+      const bias = normalsIf(options.bias, random, OC)
+      const residual = normalsIf(options.residual, random, N * OC)
+      const out = overwritten(N * OC, sum(C + 2))
+      return {
+        args: {
+          out,
+          pre: options.pre ? overwritten(N * OC, sum(C + 1)) : NULL,
+          inp,
+          weight,
+          bias: bias ?? NULL,
+          residual: residual ?? NULL,
+          scratch: room(N, C),
+          N,
+          C,
+          OC,
+        },
+        outputs() {
+          const pre = linear(inp, weight, bias, C, OC)
+          const out = options.pre ? pre.map(gelu) : pre.slice()
+          if (residual) for (let i = 0; i < out.length; i++) out[i]! += residual[i]!
+          return { out, pre }
+        },
+      }
+    },
+  }
+}
+
+interface BackwardInput extends Record<string, boolean> {
+  pre: boolean
+  accumulate: boolean
+}
+function backwardInput(sizes: number[], options: BackwardInput): Case {
+  const [N, C, OC] = sizes as [number, number, number]
+  return {
+    kernel: "matmul_backward_input",
+    title: title(sizes, options),
+    draw(random) {
+      const dout = random.normals(N * OC)
+      const weight = random.normals(OC * C)
+      // Where pre is given, inp was gelu(pre), and it is pre whose gradient is asked for.
+      const inp = random.normals(N * C)
+      const through = (x: Float64Array) => (options.pre ? x.map(gelu) : x)
+      return {
+        args: {
+          // gelu' has a rounding of its own, greatest where 1 - tanh² is small (see elementwise.ts).
+          dinp: gradient(random, N * C, options.accumulate, sum(OC + 1, options.pre ? 2 : 1)),
+          dout,
+          weight,
+          pre: options.pre ? inp : NULL,
+          N,
+          C,
+          OC,
+          accumulate: Number(options.accumulate),
+        },
+        gradients: {
+          loss: (x) => inner(dout, linear(through(x.inp!), weight, undefined, C, OC)),
+          at: { inp },
+          of: { dinp: "inp" },
+        },
+      }
+    },
+  }
+}
+
+interface BackwardWeight extends Record<string, boolean> {
+  bias: boolean
+  accumulate: boolean
+}
+function backwardWeight(sizes: number[], options: BackwardWeight): Case {
+  const [N, C, OC] = sizes as [number, number, number]
+  return {
+    kernel: "matmul_backward_weight",
+    title: title(sizes, options),
+    draw(random) {
+      const dout = random.normals(N * OC)
+      const inp = random.normals(N * C)
+      const weight = random.normals(OC * C)
+      const bias = random.normals(OC)
+      const part = (length: number) => gradient(random, length, options.accumulate, sum(N + 1))
+      const gradients = {
+        loss: (x: Point) => inner(dout, linear(inp, x.weight!, x.bias, C, OC)),
+        at: { weight },
+        of: { dweight: "weight" },
+      }
+      return {
+        args: {
+          dweight: part(OC * C),
+          dbias: options.bias ? part(OC) : NULL,
+          dout,
+          inp,
+          scratch: room(N, C),
+          N,
+          C,
+          OC,
+          accumulate: Number(options.accumulate),
+        },
+        gradients: options.bias
+          ? { ...gradients, at: { weight, bias }, of: { ...gradients.of, dbias: "bias" } }
+          : gradients,
+      }
+    },
+  }
+}
+
+// One past what a kernel may keep in a cache: a few hundred along one dimension, little along others.
+const BLOCKS = [
+  [5, 385, 3],
+  [17, 769, 7],
+  [16, 384, 97],
+  [15, 400, 65],
+  [257, 5, 96],
+  [265, 193, 3],
+  [385, 3, 49],
+  [3, 769, 95],
+  [97, 66, 385],
+  [1, 50, 1031],
+]
+
+export const matmulCases: Case[] = [...tuples(48, 3), ...BLOCKS].flatMap((sizes, i) => [
+  forward(sizes, { bias: bit(i, 0), pre: bit(i, 1), residual: bit(i, 2) }),
+  backwardInput(sizes, { pre: i % 3 === 1, accumulate: i % 3 === 2 }),
+  backwardWeight(sizes, { bias: bit(i, 0), accumulate: bit(i, 1) }),
+])

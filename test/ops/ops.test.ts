@@ -1,0 +1,137 @@
+// Every kernel of every library, over the one table of cases. The reference is held against
+// formulas in double precision, the libraries that were built ahead of time against the reference.
+
+import { describe, expect, test } from "bun:test"
+import { contract, Kernels, libraries } from "../../src/native/library.ts"
+import type { Case } from "./case.ts"
+import { cases } from "./cases.ts"
+import {
+  bitDifferences,
+  differences,
+  gradientDifferences,
+  outputsOf,
+  swallowedNaNs,
+} from "./check.ts"
+import { Random } from "./random.ts"
+import { runKernel } from "./sandbox.ts"
+
+const THREADS = [2, 3, 5] // compared with 1
+const TIMEOUT_MS = 60_000 // for all cases of a kernel; other work may share the cores
+
+const drawn = (row: Case) => row.draw(new Random(`${row.kernel} ${row.title}`))
+
+/** Runs `check` on every case; fails with a line for every problem. */
+function forAll(rows: Case[], check: (row: Case) => string[]) {
+  const problems = rows.flatMap((row) => check(row).map((problem) => `${row.title}: ${problem}`))
+  expect(problems).toEqual([])
+}
+
+const reference = await Kernels.open("reference")
+
+function checkReference(row: Case): string[] {
+  const input = drawn(row)
+  const { outputs, damage } = runKernel(reference, row.kernel, input.args)
+  return [
+    ...damage,
+    ...(input.outputs ? differences(input, outputs, input.outputs()) : []),
+    ...(input.gradients ? gradientDifferences(row, input, outputs) : []),
+  ]
+}
+
+function checkLibrary(kernels: Kernels, row: Case): string[] {
+  const input = drawn(row)
+  const expected = runKernel(reference, row.kernel, input.args).outputs
+  kernels.call("llm_threads", 1)
+  const { outputs, damage } = runKernel(kernels, row.kernel, input.args)
+  const problems = [...damage, ...differences(input, outputs, expected)]
+  for (const threads of THREADS) {
+    if (kernels.call("llm_threads", threads) !== threads) problems.push(`no ${threads} threads`)
+    const again = runKernel(kernels, row.kernel, input.args)
+    const found = [...again.damage, ...bitDifferences(again.outputs, outputs)]
+    problems.push(...found.map((problem) => `on ${threads} threads: ${problem}`))
+  }
+  return problems
+}
+
+/** The case with one number of one of its inputs replaced by NaN; undefined where it has none. */
+function withNaN(row: Case) {
+  const input = drawn(row)
+  const random = new Random(`${row.kernel} ${row.title}, where the NaN is`)
+  const inputs = Object.values(input.args).flatMap((arg) => {
+    if (typeof arg === "number") return []
+    if ("kind" in arg) return arg.kind === "output" && arg.initial ? [arg.initial] : []
+    return arg instanceof Float32Array ? [arg] : []
+  })
+  const numbers = inputs[random.integer(inputs.length)]!
+  // Some inputs hold NaN already, where nothing may be read.
+  const finite = [...numbers.keys()].filter((i) => !Number.isNaN(numbers[i]))
+  if (finite.length === 0) return undefined
+  numbers[finite[random.integer(finite.length)]!] = Number.NaN
+  return input
+}
+
+function checkReferenceNaN(row: Case): string[] {
+  const input = withNaN(row)
+  if (!input) return []
+  const { outputs } = runKernel(reference, row.kernel, input.args)
+  const expected = input.outputs?.() ?? {}
+  const given = Object.fromEntries(outputsOf(input).map(([name]) => [name, outputs[name]!]))
+  const problems = swallowedNaNs(
+    given,
+    Object.fromEntries(Object.entries(expected).filter(([name]) => name in given)),
+  )
+  // A difference quotient cannot say where; somewhere it must show.
+  const isSeen = Object.values(given).some((values) => values.some(Number.isNaN))
+  return isSeen ? problems : [...problems, "no output is NaN"]
+}
+
+function checkLibraryNaN(kernels: Kernels, row: Case): string[] {
+  const input = withNaN(row)
+  if (!input) return []
+  const expected = runKernel(reference, row.kernel, input.args).outputs
+  kernels.call("llm_threads", 1)
+  return swallowedNaNs(runKernel(kernels, row.kernel, input.args).outputs, expected)
+}
+
+// The generator has no formula; it has PyTorch's numbers to meet, in a test of its own.
+const ELSEWHERE = ["llm_threads", "llm_peak_f32", "rng_seed", "normal_fill"]
+
+test("the table has cases for every kernel of the contract", async () => {
+  const covered = new Set([...ELSEWHERE, ...cases.map((row) => row.kernel)])
+  expect([...covered].sort()).toEqual([...(await contract()).keys()].sort())
+})
+
+const byKernel = Map.groupBy(cases, (row) => row.kernel)
+
+for (const [kernel, rows] of byKernel) {
+  describe(kernel, () => {
+    test(
+      "the reference gives what the formula in double precision gives",
+      () => {
+        forAll(rows, checkReference)
+      },
+      TIMEOUT_MS,
+    )
+    test("the reference hands on NaN from any input", () => {
+      forAll(rows, checkReferenceNaN)
+    })
+  })
+}
+
+for (const { name, reason } of await libraries()) {
+  if (name === "reference") continue
+  const isMissing = reason !== undefined
+  const kernels = isMissing ? undefined : await Kernels.open(name)
+  describe(isMissing ? `${name} (skipped: ${reason})` : name, () => {
+    for (const [kernel, rows] of byKernel) {
+      test.skipIf(isMissing)(
+        `${kernel} agrees with the reference, with the same bits on 1, 2, 3 and 5 threads`,
+        () => forAll(rows, (row) => checkLibrary(kernels!, row)),
+        TIMEOUT_MS,
+      )
+      test.skipIf(isMissing)(`${kernel} hands on NaN from any input`, () => {
+        forAll(rows, (row) => checkLibraryNaN(kernels!, row))
+      })
+    }
+  })
+}
