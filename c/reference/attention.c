@@ -51,12 +51,11 @@ void attention_forward(float *out, float *lse, const float *qkv, int B, int T, i
     }
 }
 
-// Every line of the forward pass has its answer, with p the softmax's weight of the pair (t, t2),
-// recomputed as exp(scale·q[t]·k[t2] - lse[t]):
+// Every line of the forward pass has its answer, with p the softmax's weight of the pair (t, t2):
+//   qk = q[t]·k[t2]                   →  dq[t] += dqk·k[t2];  dk[t2] += dqk·q[t]
+//   p = exp(scale·qk - lse[t])        →  dqk = scale·p·(dp - sum over t2 of p·dp)
 //   out[t] = sum over t2 of p·v[t2]   →  dv[t2] += p·dout[t];  dp = dout[t]·v[t2]
-//   p = softmax(score)                →  dscore = p·(dp - sum over t2 of p·dp)
-//   score = scale·q[t]·k[t2]          →  dq[t] += scale·dscore·k[t2];  dk[t2] += scale·dscore·q[t]
-// The sum of p·dp is dout[t]·out[t], for out[t] is the sum of p·v[t2].
+// The sum of p·dp is dout[t]·out[t], for out[t] is the sum of p·v[t2]: the row need not be kept.
 void attention_backward(float *dqkv, const float *dout, const float *qkv, const float *out,
                         const float *lse, float *scratch, int B, int T, int C, int NH) {
     (void)scratch; // a row at a time needs dout·out of that row alone
@@ -70,7 +69,7 @@ void attention_backward(float *dqkv, const float *dout, const float *qkv, const 
                 const float *d = dout + row * C + h * HS;
                 const float *q = qkv + row * 3 * C + h * HS;
                 float *dq = dqkv + row * 3 * C + h * HS;
-                double row_sum = dot(d, out + row * C + h * HS, HS);
+                double sum_pdp = dot(d, out + row * C + h * HS, HS);
                 double l = lse[((i64)b * NH + h) * T + t];
 
                 for (int t2 = 0; t2 <= t; t2++) {
@@ -79,10 +78,10 @@ void attention_backward(float *dqkv, const float *dout, const float *qkv, const 
                     float *dk = dqkv + at + C, *dv = dqkv + at + 2 * C;
 
                     double p = exp(scale * dot(q, k, HS) - l);
-                    double dscore = p * (dot(d, v, HS) - row_sum) * scale;
+                    double dqk = scale * p * (dot(d, v, HS) - sum_pdp);
                     for (int i = 0; i < HS; i++) {
-                        dq[i] = (float)(dq[i] + dscore * k[i]);
-                        dk[i] = (float)(dk[i] + dscore * q[i]);
+                        dq[i] = (float)(dq[i] + dqk * k[i]);
+                        dk[i] = (float)(dk[i] + dqk * q[i]);
                         dv[i] = (float)(dv[i] + p * d[i]);
                     }
                 }
