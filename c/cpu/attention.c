@@ -40,14 +40,15 @@ static void forward_block(float *out, float *lse, const float *qkv, i64 q0, i64 
     for (i64 j0 = 0; j0 < q0 + queries; j0 += TILE) {
         const i64 nk = min_i64(TILE, q0 + queries - j0);
         const float *k = qkv + j0 * stride + C, *v = k + C;
-        for (i64 j = 0; j < nk; j += NR) pack_rows(keys + j * HS, k + j * stride, stride, nk - j, HS);
+        for (i64 j = 0; j < nk; j += NR)
+            pack_rows(keys + j * HS, k + j * stride, stride, nk - j, HS);
         for (i64 d = 0; d < HS; d += NR)
             pack_columns(values + d * TILE, v + d, stride, nk, HS - d);
         const i64 first = max_i64(0, j0 - q0) / MR * MR; // strips above see none of these keys
         const i64 rows = queries - first;
         float *s = scores + first * TILE, *a = acc + first * width;
-        block_product(s, TILE, qkv + (q0 + first) * stride, stride, rows, keys, HS * NR, nk, (int)HS,
-                      0);
+        block_product(s, TILE, qkv + (q0 + first) * stride, stride, rows, keys, HS * NR, nk,
+                      (int)HS, 0, NULL);
         for (i64 i = first; i < queries; i++) {
             float *row = scores + i * TILE;
             const i64 valid = min_i64(nk, q0 + i - j0 + 1);
@@ -60,7 +61,7 @@ static void forward_block(float *out, float *lse, const float *qkv, i64 q0, i64 
                 for (i64 d = 0; d < HS; d += LANES)
                     store(acc + i * width + d, load(acc + i * width + d) * keep);
         }
-        block_product(a, width, s, TILE, rows, values, TILE * NR, HS, (int)nk, j0 > 0);
+        block_product(a, width, s, TILE, rows, values, TILE * NR, HS, (int)nk, j0 > 0, NULL);
     }
     for (i64 i = 0; i < queries; i++) {
         for (i64 d = 0; d < HS; d += LANES)
@@ -152,17 +153,17 @@ static void backward_head(float *dqkv, const float *dout, const float *qkv, cons
             const i64 nk = min_i64(TILE, T - j0), later = j0 < i0;
             const float *k = qkv + j0 * stride + C, *v = k + C;
             float *dk = dqkv + j0 * stride + C, *dv = dk + C;
-            block_product(p, TILE, k, stride, nk, queries_t, HS * NR, nq, (int)HS, 0);
-            block_product(dp, TILE, v, stride, nk, douts_t, HS * NR, nq, (int)HS, 0);
+            block_product(p, TILE, k, stride, nk, queries_t, HS * NR, nq, (int)HS, 0, NULL);
+            block_product(dp, TILE, v, stride, nk, douts_t, HS * NR, nq, (int)HS, 0, NULL);
             differentiate(p, dp, lse + i0, delta + i0, scale, nk, nq, j0 - i0);
-            block_product(dkv, width, p, TILE, nk, douts, TILE * NR, HS, (int)nq, 0);
+            block_product(dkv, width, p, TILE, nk, douts, TILE * NR, HS, (int)nq, 0, NULL);
             put(dv, stride, dkv, width, nk, HS, later);
-            block_product(dkv, width, dp, TILE, nk, queries, TILE * NR, HS, (int)nq, 0);
+            block_product(dkv, width, dp, TILE, nk, queries, TILE * NR, HS, (int)nq, 0, NULL);
             put(dk, stride, dkv, width, nk, HS, later);
             turn(ds, dp);
             for (i64 d = 0; d < HS; d += NR)
                 pack_columns(keys + d * TILE, k + d, stride, nk, HS - d);
-            block_product(dq, width, ds, TILE, nq, keys, TILE * NR, HS, (int)nk, j0 > 0);
+            block_product(dq, width, ds, TILE, nq, keys, TILE * NR, HS, (int)nk, j0 > 0, NULL);
         }
         put(dqkv + i0 * stride, stride, dq, width, nq, HS, 0);
     }
@@ -177,7 +178,7 @@ void attention_backward(float *dqkv, const float *dout, const float *qkv, const 
     }
 #pragma omp parallel for schedule(dynamic)
     for (i64 bh = 0; bh < (i64)B * NH; bh++) {
-        const i64 rows = bh / NH * T, at = rows * C + bh % NH * HS, at3 = rows * 3 * C + bh % NH * HS;
+        const i64 row = bh / NH * T, h = bh % NH, at = row * C + h * HS, at3 = row * 3 * C + h * HS;
         float *delta = scratch + bh * T;
         for (i64 t = 0; t < T; t++) delta[t] = dot(dout + at + t * C, out + at + t * C, HS);
         backward_head(dqkv + at3, dout + at, qkv + at3, lse + bh * T, delta, T, C, HS);

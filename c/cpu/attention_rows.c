@@ -1,9 +1,9 @@
-/* Attention one row at a time: heads too wide for the tiles, and the newest token against a cache. */
+/* Attention one row at a time: heads too wide for tiles, and the newest token against a cache. */
 #include <math.h>
 
 #include "attention.h"
 
-// Where head h of row (b,t) begins; qkv rows are 3C wide, out rows C.
+// Row t of one head's q; its k is C further on, its v 2C.
 #define ROW3(x, t) ((x) + (t) * stride)
 
 static void forward_head(float *out, float *lse, const float *qkv, i64 T, i64 C, i64 HS) {
@@ -28,9 +28,9 @@ void wide_forward(float *out, float *lse, const float *qkv, int B, int T, int C,
     const i64 HS = C / NH;
 #pragma omp parallel for schedule(dynamic)
     for (i64 bh = 0; bh < (i64)B * NH; bh++) {
-        const i64 rows = bh / NH * T, h = bh % NH;
-        forward_head(out + rows * C + h * HS, lse ? lse + bh * T : 0, qkv + rows * 3 * C + h * HS, T,
-                     C, HS);
+        const i64 row = bh / NH * T, h = bh % NH;
+        forward_head(out + row * C + h * HS, lse ? lse + bh * T : NULL, qkv + row * 3 * C + h * HS,
+                     T, C, HS);
     }
 }
 
@@ -60,7 +60,7 @@ void wide_backward(float *dqkv, const float *dout, const float *qkv, const float
     const i64 HS = C / NH;
 #pragma omp parallel for schedule(dynamic)
     for (i64 bh = 0; bh < (i64)B * NH; bh++) {
-        const i64 rows = bh / NH * T, at = rows * C + bh % NH * HS, at3 = rows * 3 * C + bh % NH * HS;
+        const i64 row = bh / NH * T, h = bh % NH, at = row * C + h * HS, at3 = row * 3 * C + h * HS;
         backward_head(dqkv + at3, dout + at, qkv + at3, out + at, lse + bh * T, T, C, HS);
     }
 }
@@ -86,6 +86,6 @@ void attention_decode(float *out, float *kcache, float *vcache, const float *qkv
     const i64 HS = C / NH;
 #pragma omp parallel for schedule(static)
     for (i64 h = 0; h < NH; h++)
-        decode_head(out + h * HS, kcache + h * HS, vcache + h * HS, qkv + h * HS, scratch + h * maxT,
-                    *position, C, HS);
+        decode_head(out + h * HS, kcache + h * HS, vcache + h * HS, qkv + h * HS,
+                    scratch + h * maxT, *position, C, HS);
 }

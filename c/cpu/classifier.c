@@ -1,5 +1,5 @@
-/* Softmax and cross-entropy, row by row: a row of logits comes from memory once, for its largest, and
- * stays in the second-level cache for the exponentials and the gradient. */
+/* Softmax and cross-entropy, row by row: a row of logits comes from memory once, for its largest,
+ * and stays in the second-level cache for the exponentials and the gradient. */
 #include <math.h>
 
 #include "vecmath.h"
@@ -18,9 +18,10 @@ static float row(float *dlogits, const float *logits, i64 target, i64 V, i64 Vp,
     return (float)(log(total) + max - at);
 }
 
-void classifier_forward(float *losses, const float *logits, const int *targets, int N, int V, int Vp) {
+void classifier_forward(float *losses, const float *logits, const int *targets, int N, int V,
+                        int Vp) {
 #pragma omp parallel for schedule(dynamic)
-    for (i64 n = 0; n < N; n++) losses[n] = row(0, logits + n * Vp, targets[n], V, Vp, 0);
+    for (i64 n = 0; n < N; n++) losses[n] = row(NULL, logits + n * Vp, targets[n], V, Vp, 0);
 }
 
 void classifier_backward(float *dlogits, const float *logits, const int *targets, int N, int V,

@@ -23,18 +23,23 @@ static void add_row(float *to, const float *from, i64 n) {
         store_n(to + c, load_n(to + c, n - c) + load_n(from + c, n - c), n - c);
 }
 
-void embedding_backward(float *dwte, float *dwpe, const float *dout, const int *tokens, int B, int T,
-                        int C, int Vp, int maxT, int accumulate_wte, int accumulate_wpe) {
+static void clear(float *x, i64 n) {
+    for (i64 i = 0; i < n; i += LANES) stream_n(x + i, splat(0), n - i);
+    stream_end();
+}
+
+void embedding_backward(float *dwte, float *dwpe, const float *dout, const int *tokens, int B,
+                        int T, int C, int Vp, int maxT, int accumulate_wte, int accumulate_wpe) {
     const i64 wte_size = accumulate_wte ? 0 : (i64)Vp * C;
     const i64 wpe_size = accumulate_wpe ? 0 : (i64)maxT * C;
 #pragma omp parallel
     {
 #pragma omp for schedule(static) nowait
         for (i64 i = 0; i < wte_size; i += ZERO_CHUNK)
-            __builtin_memset(dwte + i, 0, (size_t)min_i64(ZERO_CHUNK, wte_size - i) * sizeof(float));
+            clear(dwte + i, min_i64(ZERO_CHUNK, wte_size - i));
 #pragma omp for schedule(static)
         for (i64 i = 0; i < wpe_size; i += ZERO_CHUNK)
-            __builtin_memset(dwpe + i, 0, (size_t)min_i64(ZERO_CHUNK, wpe_size - i) * sizeof(float));
+            clear(dwpe + i, min_i64(ZERO_CHUNK, wpe_size - i));
 #pragma omp for schedule(dynamic)
         for (i64 c = 0; c < C; c += STRIP)
             for (i64 row = 0; row < (i64)B * T; row++) {

@@ -1,5 +1,5 @@
-/* Layer normalisation: rows are independent; the parameters' gradients are sums down the columns, so
- * that a strip of columns is a task. */
+/* Layer normalisation: rows are independent; the parameters' gradients are sums down the columns,
+ * so that a strip of columns is a task. */
 #include <math.h>
 
 #include "vecmath.h"
@@ -30,8 +30,8 @@ void layernorm_forward(float *out, float *mean, float *rstd, const float *inp, c
                        const float *bias, int N, int C, float eps) {
 #pragma omp parallel for schedule(static)
     for (i64 n = 0; n < N; n++)
-        forward_row(out + n * C, mean ? mean + n : 0, rstd ? rstd + n : 0, inp + n * C, weight, bias,
-                    C, eps);
+        forward_row(out + n * C, mean ? mean + n : NULL, rstd ? rstd + n : NULL, inp + n * C,
+                    weight, bias, C, eps);
 }
 
 static void backward_row(float *dinp, const float *dout, const float *x, const float *weight,

@@ -19,16 +19,18 @@ static void finish_input(float *dinp, const float *pre, const float *tile, i64 l
         }
 }
 
-static void input_block(float *dinp, const float *dout, const float *weight, const float *pre, i64 C,
-                        i64 OC, i64 n, i64 ns, i64 c, i64 cs, int accumulate) {
+static void input_block(float *dinp, const float *dout, const float *weight, const float *pre,
+                        i64 C, i64 OC, i64 n, i64 ns, i64 c, i64 cs, int accumulate) {
     float *panels = workspace(), *tile = panels + KC * C_BLOCK;
     for (i64 k = 0; k < OC; k += KC) {
         i64 ks = min_i64(KC, OC - k);
         for (i64 j = 0; j < cs; j += NR)
             pack_columns(panels + j * KC, weight + k * C + c + j, C, ks, cs - j);
-        block_product(tile, C_BLOCK, dout + n * OC + k, OC, ns, panels, KC * NR, cs, (int)ks, k > 0);
+        Next next = {weight + (k + ks) * C + c, C, min_i64(KC, OC - k - ks), cs, 0};
+        block_product(tile, C_BLOCK, dout + n * OC + k, OC, ns, panels, KC * NR, cs, (int)ks, k > 0,
+                      &next);
     }
-    finish_input(dinp + n * C + c, pre ? pre + n * C + c : pre, tile, C_BLOCK, C, ns, cs,
+    finish_input(dinp + n * C + c, pre ? pre + n * C + c : NULL, tile, C_BLOCK, C, ns, cs,
                  accumulate);
 }
 
@@ -45,22 +47,31 @@ void matmul_backward_input(float *dinp, const float *dout, const float *weight, 
 
 // rows (ocs,KC) = transpose of dout (ns,ocs); sums (ocs) += sum over ns.
 static void pack_dout(float *rows, float *sums, const float *dout, i64 OC, i64 ocs, i64 ns) {
-    for (i64 o = 0; o < ocs; o += LANES) {
-        vec total = load(sums + o);
-        for (i64 n = 0; n < ns; n += LANES) {
-            vec r[LANES], part = splat(0);
+    for (i64 n = 0; n < ns; n += LANES)
+        for (i64 o = 0; o < ocs; o += LANES) {
+            vec r[LANES], total = splat(0);
 #pragma GCC unroll 16
             for (int i = 0; i < LANES; i++) {
+                __builtin_prefetch(dout + (n + 2 * LANES + i) * OC + o);
                 r[i] = n + i < ns ? load_n(dout + (n + i) * OC + o, ocs - o) : splat(0);
-                part += r[i];
+                total += r[i];
             }
-            total += part;
+            store(sums + o, load(sums + o) + total);
             transpose(r);
 #pragma GCC unroll 16
             for (int i = 0; i < LANES; i++) store(rows + (o + i) * KC + n, r[i]);
         }
-        store(sums + o, total);
-    }
+}
+
+static void finish_weight(float *dweight, const float *tile, i64 ldt, i64 C, i64 rows, i64 columns,
+                          int accumulate) {
+    for (i64 i = 0; i < rows; i++)
+        for (i64 j = 0; j < columns; j += LANES) {
+            float *at = dweight + i * C + j;
+            const vec v = load(tile + i * ldt + j);
+            if (accumulate) store_n(at, load_n(at, columns - j) + v, columns - j);
+            else stream_n(at, v, columns - j);
+        }
 }
 
 typedef struct {
@@ -73,21 +84,35 @@ typedef struct {
 static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
     float *rows = workspace(), *last = rows + OC_BLOCK * KC, *tile = last + NR * KC;
     float sums[OC_BLOCK] = {0};
-    const i64 ldt = round_up(cs, NR), whole = min_i64(cs, w->C / NR * NR - c);
+    const i64 ldt = round_up(cs, NR);
     for (i64 n = 0; n < w->N; n += KC) {
         i64 ns = min_i64(KC, w->N - n);
         pack_dout(rows, sums, w->dout + n * w->OC + oc, w->OC, ocs, ns);
-        for (i64 j = 0; j < whole; j += NR)
-            block_product(tile + j, ldt, rows, KC, ocs, w->panels + (c + j) * w->N + n * NR, 0, NR,
-                          (int)ns, n > 0);
-        if (whole < cs) {
-            pack_columns(last, w->inp + n * w->C + c + whole, w->C, ns, cs - whole);
-            block_product(tile + whole, ldt, rows, KC, ocs, last, 0, cs - whole, (int)ns, n > 0);
+        // The rows of dout that this thread packs next: of this block, or most likely of that one.
+        const int more = n + ns < w->N;
+        const i64 next_oc = more ? oc : oc + OC_BLOCK * team_size(), next_n = more ? n + ns : 0;
+        Next next = {w->dout + next_n * w->OC + next_oc, w->OC,
+                     next_oc < w->OC ? min_i64(KC, w->N - next_n) : 0, OC_BLOCK, 0};
+        for (i64 j = 0; j < cs; j += NR) {
+            const float *panel = w->panels + (c + j) * w->N + n * NR;
+            if (c + j + NR > w->C) {
+                pack_columns(last, w->inp + n * w->C + c + j, w->C, ns, cs - j);
+                panel = last;
+            }
+            for (i64 i = 0; i < ocs; i += MR) {
+                const i64 rows_left = min_i64(MR, ocs - i), left = min_i64(NR, cs - j);
+                block_product(tile + i * ldt + j, ldt, rows + i * KC, KC, rows_left, panel, 0, left,
+                              (int)ns, n > 0, &next);
+                // At once, so that memory has the next strip's time to take it.
+                if (!more)
+                    finish_weight(w->dweight + (oc + i) * w->C + c + j, tile + i * ldt + j, ldt,
+                                  w->C, rows_left, left, w->accumulate);
+            }
         }
     }
-    finish_input(w->dweight + oc * w->C + c, 0, tile, ldt, w->C, ocs, cs, w->accumulate);
     if (w->dbias && c == 0)
-        finish_input(w->dbias + oc, 0, sums, 0, 0, 1, ocs, w->accumulate);
+        finish_weight(w->dbias + oc, sums, 0, 0, 1, ocs, w->accumulate);
+    stream_end();
 }
 
 void matmul_backward_weight(float *dweight, float *dbias, const float *dout, const float *inp,

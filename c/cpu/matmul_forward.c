@@ -17,15 +17,16 @@ INLINE void finish(const Epilogue *e, i64 row, i64 column, vec v, i64 left) {
     i64 at = row * e->OC + column;
     if (e->bias) v += load_n(e->bias + column, left);
     if (e->pre) {
-        store_n(e->pre + at, v, left);
+        stream_n(e->pre + at, v, left);
         v = gelu(v);
     }
     if (e->residual) v += load_n(e->residual + at, left);
-    store_n(e->out + at, v, left);
+    stream_n(e->out + at, v, left);
 }
 
 // tile (ocs,ns), rows of N_BLOCK.
-static void finish_transposed(const Epilogue *e, const float *tile, i64 oc, i64 ocs, i64 n, i64 ns) {
+static void finish_transposed(const Epilogue *e, const float *tile, i64 oc, i64 ocs, i64 n,
+                              i64 ns) {
     for (i64 j = 0; j < ns; j += LANES)
         for (i64 i = 0; i < ocs; i += LANES) {
             vec r[LANES];
@@ -42,8 +43,9 @@ static void block(const Epilogue *e, const float *panels, const float *weight, i
     float *tile = workspace();
     for (i64 k = 0; k < C; k += KC)
         block_product(tile, N_BLOCK, weight + oc * C + k, C, ocs, panels + n * C + k * NR, C * NR,
-                      ns, (int)min_i64(KC, C - k), k > 0);
+                      ns, (int)min_i64(KC, C - k), k > 0, NULL);
     finish_transposed(e, tile, oc, ocs, n, ns);
+    stream_end();
 }
 
 // dots[i] = row n of inp · row oc + i of weight, for as many i as there are accumulators.
@@ -60,6 +62,7 @@ INLINE void few_dots(float *dots, i64 ldd, const float *inp, const float *weight
         for (int n = 0; n < ns; n++) x[n] = load_n(inp + n * C + c, C - c);
 #pragma GCC unroll 4
         for (int o = 0; o < ocs; o++) {
+            __builtin_prefetch(weight + (o + ocs) * C + c); // the next rows
             vec w = load_n(weight + o * C + c, C - c);
 #pragma GCC unroll 4
             for (int n = 0; n < ns; n++) acc[n][o] += x[n] * w;
@@ -87,10 +90,12 @@ static void few_block(const Epilogue *e, const float *inp, const float *weight, 
     for (i64 n = 0; n < N; n++)
         for (i64 o = 0; o < ocs; o += LANES)
             finish(e, n, oc + o, load(&dots[n][o]), ocs - o);
+    stream_end();
 }
 
-void matmul_forward(float *out, float *pre, const float *inp, const float *weight, const float *bias,
-                    const float *residual, float *scratch, int N, int C, int OC) {
+void matmul_forward(float *out, float *pre, const float *inp, const float *weight,
+                    const float *bias, const float *residual, float *scratch, int N, int C,
+                    int OC) {
     const Epilogue e = {out, pre, bias, residual, OC};
     if (N < FEW) {
 #pragma omp parallel for schedule(static)

@@ -1,8 +1,10 @@
 /* The microkernel: MR × VECTORS accumulators that live in registers for the whole of K. */
 #include "product.h"
 
+#define PREFETCH_EVERY 8 // k's
+
 INLINE void micro(float *tile, i64 ldt, const float *const rows[MR], const float *panel, int K,
-                  const int vectors, int add) {
+                  const int vectors, int add, const float *next, i64 next_stride) {
     vec acc[MR][VECTORS];
     const float *a[MR];
 #pragma GCC unroll 8
@@ -11,15 +13,18 @@ INLINE void micro(float *tile, i64 ldt, const float *const rows[MR], const float
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) acc[i][v] = splat(0);
     }
-    for (i64 k = 0; k < K; k++) {
-        vec b[VECTORS];
+    for (i64 k = 0; k < K; next += next_stride) {
+        __builtin_prefetch(next, 0, 2);
+        for (const i64 end = min_i64(K, k + PREFETCH_EVERY); k < end; k++) {
+            vec b[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) b[v] = *(const vec *)(panel + k * NR + v * LANES);
+            for (int v = 0; v < vectors; v++) b[v] = *(const vec *)(panel + k * NR + v * LANES);
 #pragma GCC unroll 8
-        for (int i = 0; i < MR; i++) {
-            vec x = splat(a[i][k]);
+            for (int i = 0; i < MR; i++) {
+                vec x = splat(a[i][k]);
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) acc[i][v] += x * b[v];
+                for (int v = 0; v < vectors; v++) acc[i][v] += x * b[v];
+            }
         }
     }
 #pragma GCC unroll 8
@@ -32,26 +37,36 @@ INLINE void micro(float *tile, i64 ldt, const float *const rows[MR], const float
         }
 }
 
-void micro_product(float *tile, i64 ldt, const float *const rows[MR], const float *panel, int K,
-                   int vectors, int add) {
-    switch (vectors) {
+static void micro_product(float *tile, i64 ldt, const float *const rows[MR], const float *panel,
+                          int K, i64 columns, int add, const float *next, i64 next_stride) {
+    switch (ceil_div(columns, LANES)) {
+    case 1: micro(tile, ldt, rows, panel, K, 1, add, next, next_stride); break;
 #if VECTORS == 4
-    case 4: micro(tile, ldt, rows, panel, K, 4, add); break;
-    case 3: micro(tile, ldt, rows, panel, K, 3, add); break;
+    case 2: micro(tile, ldt, rows, panel, K, 2, add, next, next_stride); break;
+    case 3: micro(tile, ldt, rows, panel, K, 3, add, next, next_stride); break;
 #endif
-    case 2: micro(tile, ldt, rows, panel, K, 2, add); break;
-    default: micro(tile, ldt, rows, panel, K, 1, add);
+    default: micro(tile, ldt, rows, panel, K, VECTORS, add, next, next_stride);
     }
 }
 
 void block_product(float *tile, i64 ldt, const float *first, i64 stride, i64 rows,
-                   const float *panels, i64 panel_stride, i64 columns, int K, int add) {
+                   const float *panels, i64 panel_stride, i64 columns, int K, int add, Next *next) {
+    const i64 step = ceil_div(K, PREFETCH_EVERY);
     for (i64 i = 0; i < rows; i += MR) {
-        const float *strip[MR];
+        const float *strip[MR]; // past the last row it is the last one again, and nobody looks
         for (int r = 0; r < MR; r++) strip[r] = first + min_i64(i + r, rows - 1) * stride;
-        for (i64 j = 0; j < columns; j += NR)
+        for (i64 j = 0; j < columns; j += NR) {
+            const int some = next && next->rows > 0;
             micro_product(tile + i * ldt + j, ldt, strip, panels + j / NR * panel_stride, K,
-                          (int)min_i64(ceil_div(columns - j, LANES), VECTORS), add);
+                          columns - j, add, some ? next->at + next->done : panels,
+                          some ? next->stride : 0);
+            // A call has fetched `step` rows of one column of lines.
+            if (some && (next->done += LINE) >= next->columns) {
+                next->done = 0;
+                next->at += step * next->stride;
+                next->rows -= step;
+            }
+        }
     }
 }
 

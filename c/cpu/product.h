@@ -1,5 +1,5 @@
-/* What the three matrix products share. A block of the result is a tile of MR-row strips by NR-column
- * panels; both stay where they are while K passes by:
+/* What the three matrix products share. A block of the result is a tile of MR-row strips by
+ * NR-column panels; both stay where they are while K passes by:
  *
  *     tile[i][j] (+)= sum over k of row_i[k] · panel[k][j]
  *
@@ -14,23 +14,30 @@
 
 #define MR 6
 #define NR (VECTORS * LANES)
-#define KC 384 // k's in one go: the sums of one go are added to the tile, which also bounds rounding
+#define KC 384 // k's in one go: its sums are then added to the tile, which also bounds rounding
 
-/* tile (MR rows of stride ldt, `vectors` vectors each) is overwritten, or added to when `add`. */
-HIDDEN void micro_product(float *tile, i64 ldt, const float *const rows[MR], const float *panel,
-                          int K, int vectors, int add);
+#define LINE 16 // floats of a cache line
 
-/* The same for `rows` rows, `stride` apart, and `columns` columns in panels, `panel_stride` apart.
- * The tile has room for whole strips and whole vectors; what is past the ends is undefined. */
+/* (rows, columns) that will be needed when a product is done: fetched into the second-level cache
+ * while it runs, because the units that load have time to spare then. */
+typedef struct {
+    const float *at;
+    i64 stride, rows, columns, done; // columns done of the rows now being fetched
+} Next;
+
+/* The product of rows (rows,K), `stride` apart, and panels of `columns` columns, `panel_stride`
+ * apart. tile, rows of ldt, is overwritten, or added to when `add`; it has room for whole strips and whole
+ * vectors, and what is past the ends is undefined. next is advanced, or NULL. */
 HIDDEN void block_product(float *tile, i64 ldt, const float *first, i64 stride, i64 rows,
-                          const float *panels, i64 panel_stride, i64 columns, int K, int add);
+                          const float *panels, i64 panel_stride, i64 columns, int K, int add,
+                          Next *next);
 
 /* Fills a panel from (rows, columns) at `first`: panel[k][j] = row k, column j for pack_columns
  * (columns up to NR are taken), and row j, column k for pack_rows (rows up to NR are taken). */
 HIDDEN void pack_columns(float *panel, const float *first, i64 stride, i64 rows, i64 columns);
 HIDDEN void pack_rows(float *panel, const float *first, i64 stride, i64 rows, i64 columns);
 
-/* How many columns a task takes, at most `widest`, a multiple of NR, so that every thread has two. */
+/* How many columns a task takes: at most `widest`, a multiple of NR; less if a thread had none. */
 HIDDEN i64 block_columns(i64 columns, i64 other_tasks, i64 widest);
 
 /* This thread's own memory, never freed, 64-byte aligned: WORKSPACE floats. */

@@ -5,9 +5,10 @@
 #define SLOTS 1024
 #define CHUNK 16384 // floats, at least: less is not worth a thread's attention
 
-INLINE vecd widen(const float *p) { return __builtin_convertvector(*(const half_anywhere *)p, vecd); }
+INLINE vecd widen(const float *p) {
+    return __builtin_convertvector(*(const half_anywhere *)p, vecd);
+}
 
-// Four vectors of doubles, each summing every eighth vector or so: the order is the data's alone.
 INLINE double chunk_sum(const float *x, i64 n, const int squared) {
     vecd s[4] = {{0}, {0}, {0}, {0}};
     i64 i = 0;

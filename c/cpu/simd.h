@@ -1,8 +1,10 @@
 /* One vector of floats, as wide as the instruction set this file is compiled for: GCC's vector
  * extensions carry the arithmetic (+ - * / and comparisons, so that one source serves AVX2, AVX-512
- * and NEON), intrinsics only what they cannot say: masked ends, minimum and maximum, square root. */
+ * and NEON), intrinsics only what they cannot say: masked ends, minimum, maximum, square root. */
 #ifndef LLM_SIMD_H
 #define LLM_SIMD_H
+
+#include <stddef.h>
 
 #include "../llm.h"
 
@@ -86,6 +88,25 @@ INLINE void store_n(float *p, vec v, i64 left) {
     _mm256_maskstore_ps(p, (__m256i)(IOTA < (int)left), (__m256)v);
 #else
     for (int i = 0; i < left; i++) p[i] = v[i];
+#endif
+}
+
+/* store_n past the caches, where whole aligned vectors allow: memory that is overwritten is not
+ * fetched first. stream_end, by the same thread, comes before anybody else reads it. */
+INLINE void stream_n(float *p, vec v, i64 left) {
+#if LANES == 16
+    if (left >= LANES && (unsigned long)p % sizeof v == 0) _mm512_stream_ps(p, (__m512)v);
+#elif LANES == 8
+    if (left >= LANES && (unsigned long)p % sizeof v == 0) _mm256_stream_ps(p, (__m256)v);
+#else
+    if (0) return;
+#endif
+    else store_n(p, v, left);
+}
+
+INLINE void stream_end(void) {
+#if LANES >= 8
+    _mm_sfence();
 #endif
 }
 

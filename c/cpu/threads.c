@@ -18,7 +18,7 @@ int llm_threads(int n) {
 // As many independent chains as the microkernel keeps, so that none waits for its own last result.
 static float chains(i64 rounds) {
     float factor = 0.999f;
-    __asm__ volatile("" : "+m"(factor)); // known to the compiler, chains at a fixed point would fold
+    __asm__ volatile("" : "+m"(factor)); // or the compiler folds a chain at a fixed point
     vec acc[MR * VECTORS], x = splat(factor), y = splat(1e-3f), total = splat(0);
 #pragma GCC unroll 24
     for (int i = 0; i < MR * VECTORS; i++) acc[i] = splat(i);

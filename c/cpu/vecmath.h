@@ -50,12 +50,12 @@ INLINE vec gelu_gradient(vec x) {
 }
 
 INLINE float dot(const float *a, const float *b, i64 n) {
-    vec s0 = splat(0), s1 = splat(0);
-    for (i64 i = 0; i < n; i += 2 * LANES) {
-        s0 += load_n(a + i, n - i) * load_n(b + i, n - i);
-        if (n - i > LANES) s1 += load_n(a + i + LANES, n - i - LANES) * load_n(b + i + LANES, n - i - LANES);
-    }
-    return sum(s0 + s1);
+    vec s[2] = {splat(0), splat(0)};
+    i64 i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        for (int u = 0; u < 2; u++) s[u] += load(a + i + u * LANES) * load(b + i + u * LANES);
+    for (; i < n; i += LANES) s[0] += load_n(a + i, n - i) * load_n(b + i, n - i);
+    return sum(s[0] + s[1]);
 }
 
 // y = y·keep + x·scale
