@@ -1,0 +1,93 @@
+// Fusions: rewrites of the list of calls that save a pass over memory. Ops stay simple; what a
+// kernel can do on its way out is found here, by the shape of neighbouring calls.
+
+import { assert } from "../errors.ts"
+import { type Arg, type Call, isTensor, owner, type Tensor } from "./tensor.ts"
+
+/** A call's arguments by position, as llm.h orders them. */
+const MATMUL = { out: 0, pre: 1, residual: 5 } as const
+const BACKWARD_INPUT = { dinp: 0, pre: 3, accumulate: 7 } as const
+
+type Pair = (first: Call, second: Call, uses: Map<Tensor, number>) => Call | undefined
+
+/** gelu(matmul): the product keeps the sum, which the gradient needs, and writes its GELU too. */
+const matmulGelu: Pair = (first, second) => {
+  if (first.kernel !== "matmul_forward" || second.kernel !== "gelu_forward") return
+  const [out, inp] = second.args
+  if (inp !== first.args[MATMUL.out] || first.args[MATMUL.residual] !== null) return
+  return withArgs(first, { [MATMUL.out]: out!, [MATMUL.pre]: inp! })
+}
+
+/** a + matmul: the product adds the residual to its result. */
+const matmulResidual: Pair = (first, second, uses) => {
+  if (first.kernel !== "matmul_forward" || second.kernel !== "add_forward") return
+  const [out, a, b] = second.args
+  const product = first.args[MATMUL.out] as Tensor
+  const isUsedElsewhere = uses.get(product)! > 2
+  if (b !== product || isUsedElsewhere || first.args[MATMUL.residual] !== null) return
+  return withArgs(first, { [MATMUL.out]: out!, [MATMUL.residual]: a! })
+}
+
+/** gelu' after the gradient of the product that used the GELU: one pass writes the final gradient. */
+const backwardGelu: Pair = (first, second, uses) => {
+  if (first.kernel !== "matmul_backward_input" || second.kernel !== "gelu_backward") return
+  const [dinp, dout, inp] = second.args
+  const isUsedElsewhere = uses.get(dout as Tensor)! > 2
+  if (dout !== first.args[BACKWARD_INPUT.dinp] || isUsedElsewhere) return
+  if (first.args[BACKWARD_INPUT.accumulate] !== 0) return
+  return withArgs(first, { [BACKWARD_INPUT.dinp]: dinp!, [BACKWARD_INPUT.pre]: inp! })
+}
+
+/** Rewrites neighbouring calls while one of the fusions fits. `all` are the calls of the whole
+ * program, which tell whether a tensor that would vanish is used elsewhere. */
+export function fusePairs(calls: Call[], all: Call[] = calls): Call[] {
+  const uses = countUses(all)
+  const fused: Call[] = []
+  for (const call of calls) {
+    const last = fused.at(-1)
+    const pair =
+      last &&
+      [matmulGelu, matmulResidual, backwardGelu].map((f) => f(last, call, uses)).find(Boolean)
+    if (pair) fused[fused.length - 1] = pair
+    else fused.push(call)
+  }
+  return fused
+}
+
+/** The classifier's loss and gradient in one pass, in place over the logits: the gradient's tensor
+ * vanishes. Returns both lists, rewritten. */
+export function fuseClassifier(forward: Call[], backward: Call[]): [Call[], Call[]] {
+  const loss = forward.find((call) => call.kernel === "classifier_forward")
+  const gradient = backward.find((call) => call.kernel === "classifier_backward")
+  if (!loss || !gradient) return [forward, backward]
+  const [losses, logits, targets] = loss.args as [Tensor, Tensor, Tensor]
+  const [dlogits, sameLogits] = gradient.args as [Tensor, Tensor]
+  assert(sameLogits === logits, "the classifier's gradient is of other logits")
+  // In place: whoever else reads the logits would find their gradient.
+  if (countUses([...forward, ...backward]).get(logits)! > 3) return [forward, backward]
+  const [N, V, Vp, scale] = gradient.args.slice(3) as number[]
+  const fused: Call = {
+    kernel: "classifier_fused",
+    args: [losses, logits, targets, N!, V!, Vp!, scale!],
+  }
+  return [
+    forward.map((call) => (call === loss ? fused : call)),
+    backward.filter((call) => call !== gradient).map((call) => substitute(call, dlogits, logits)),
+  ]
+}
+
+function countUses(calls: Call[]): Map<Tensor, number> {
+  const uses = new Map<Tensor, number>()
+  for (const arg of calls.flatMap((call) => call.args)) {
+    if (isTensor(arg)) uses.set(owner(arg), (uses.get(owner(arg)) ?? 0) + 1)
+  }
+  return uses
+}
+
+function withArgs(call: Call, changes: Record<number, Arg>): Call {
+  return { ...call, args: call.args.map((arg, i) => (i in changes ? changes[i]! : arg)) }
+}
+
+function substitute(call: Call, from: Tensor, to: Tensor): Call {
+  return { ...call, args: call.args.map((arg) => (arg === from ? to : arg)) }
+}
