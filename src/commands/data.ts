@@ -34,11 +34,12 @@ export async function data(options: DataOptions, around: DataSurroundings = {}):
   const notes: string[] = []
   if (source === "tinyshakespeare") {
     name = "tiny_shakespeare"
-    const text = options.from !== undefined
-      ? readTinyShakespeare(options.from)
-      : await withProgress("downloading Tiny Shakespeare", stderr, (onBytes) =>
-          downloadTinyShakespeare(onBytes, around.url),
-        )
+    const text =
+      options.from !== undefined
+        ? readTinyShakespeare(options.from)
+        : await withProgress("downloading Tiny Shakespeare", stderr, (onBytes) =>
+            downloadTinyShakespeare(onBytes, around.url),
+          )
     split = await prepareTinyShakespeare(text)
   } else if (source === "plays") {
     name = "plays"

@@ -25,9 +25,11 @@ export async function download(
   const chunks: Uint8Array[] = []
   let done = 0
   let total: number | undefined
+  let answered = false
   try {
     heard()
     const response = await fetch(url, { signal: abort.signal })
+    answered = true
     if (!response.ok) throw fail(`the server answers ${response.status}`)
     // With a compressed body the header counts the compressed bytes.
     const length = response.headers.get("content-length")
@@ -41,7 +43,7 @@ export async function download(
   } catch (error) {
     if (error instanceof UserError) throw error
     if (abort.signal.aborted) throw fail(`nothing came for ${idleMs / 1000} seconds`)
-    const so = done > 0 ? `broke off after ${thousands(done)} bytes` : "cannot be reached"
+    const so = answered ? `broke off after ${thousands(done)} bytes` : "cannot be reached"
     throw fail(`${so}: ${(error as Error).message}`)
   } finally {
     clearTimeout(timer)

@@ -54,35 +54,41 @@ export function fileBytes(path: string, hint = "give the path of a file"): numbe
 /** Writes the chunks to a temporary name in the same folder, syncs, renames. */
 export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
   const folder = dirname(path)
-  const temporary = join(folder, `.${basename(path)}.${process.pid}.tmp`)
+  const temporary = join(folder, `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.tmp`)
   let file: number | undefined
+  let made = false
   try {
     file = openSync(temporary, "wx")
+    made = true
     for (const chunk of chunks) {
       for (let done = 0; done < chunk.length; ) {
         done += writeSync(file, chunk, done, chunk.length - done)
       }
     }
     fsyncSync(file)
-    closeSync(file)
+    const handle = file
     file = undefined
+    closeSync(handle)
     renameSync(temporary, path)
     syncFolder(folder)
   } catch (error) {
     if (file !== undefined) closeSync(file)
-    rmSync(temporary, { force: true })
+    if (made) rmSync(temporary, { force: true })
     throw new UserError(
       `${path}: cannot write: ${reason(error)} (free some space or choose another folder)`,
     )
   }
 }
 
-// The new name itself is on disk only after this.
+// The new name itself is on disk only after this. The file is whole already, so a system that does
+// not sync folders, or a folder that may not be read, is no failure.
 function syncFolder(folder: string): void {
-  const handle = openSync(folder, "r")
+  let handle: number | undefined
   try {
+    handle = openSync(folder, "r")
     fsyncSync(handle)
+  } catch {
   } finally {
-    closeSync(handle)
+    if (handle !== undefined) closeSync(handle)
   }
 }

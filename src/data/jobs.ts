@@ -82,22 +82,26 @@ function isPrefixOfText(bytes: Uint8Array): boolean {
 }
 
 /** A text file as one document, in jobs that can be encoded apart. */
-export function* textJobs(path: string): Generator<Job> {
+export function* textJobs(path: string, blockBytes = BLOCK_BYTES): Generator<Job> {
   let first = true
-  for (const { bytes, offset } of blocks(path, lastSafeCut)) {
+  for (const { bytes, offset } of blocks(path, blockBytes, lastSafeCut)) {
     yield { kind: "text", path, bytes, offset, first }
     first = false
   }
 }
 
 /** A JSON Lines file in jobs of whole lines. */
-export function* lineJobs(path: string): Generator<Job> {
+export function* lineJobs(path: string, blockBytes = BLOCK_BYTES): Generator<Job> {
   let line = 1
-  for (const { bytes, offset } of blocks(path, (b) => b.lastIndexOf(NEWLINE) + 1)) {
+  for (const { bytes, offset } of blocks(path, blockBytes, lastLineEnd)) {
     const lines = countLines(bytes) // now: a worker takes the bytes away
     yield { kind: "lines", path, bytes, offset, line }
     line += lines
   }
+}
+
+function lastLineEnd(bytes: Uint8Array): number {
+  return bytes.lastIndexOf(NEWLINE) + 1
 }
 
 function countLines(bytes: Uint8Array): number {
@@ -135,6 +139,7 @@ function lastSafeCut(bytes: Uint8Array): number {
 /** A file in blocks that end at the places `lastCut` finds; a block without one is read on. */
 function* blocks(
   path: string,
+  blockBytes: number,
   lastCut: (bytes: Uint8Array) => number,
 ): Generator<{ bytes: Uint8Array; offset: number }> {
   const size = fileBytes(path)
@@ -146,7 +151,7 @@ function* blocks(
   }
   try {
     let offset = 0
-    let length = BLOCK_BYTES
+    let length = blockBytes
     while (offset < size) {
       let bytes: Uint8Array = readAt(path, file, offset, Math.min(length, size - offset))
       const atEnd = offset + bytes.length >= size
@@ -155,14 +160,13 @@ function* blocks(
         length *= 2
         continue
       }
-      const blockBytes = cut
       bytes = bytes.slice(0, cut)
       if (offset === 0 && BOM.every((byte, i) => bytes[i] === byte)) {
         bytes = bytes.slice(BOM.length) // marks the encoding, is no text
       }
-      yield { bytes, offset: offset + blockBytes - bytes.length }
-      offset += blockBytes
-      length = BLOCK_BYTES
+      yield { bytes, offset: offset + cut - bytes.length }
+      offset += cut
+      length = blockBytes
     }
   } finally {
     closeSync(file)

@@ -52,26 +52,28 @@ export async function prepareFile(
   return holdOut(path, tokens, valFraction)
 }
 
-/** Cuts off the last part, at the start of a document where there are several. */
+/** Cuts off the last part, at the start of a document where one is near. */
 export function holdOut(name: string, tokens: Uint16Array, valFraction: number): Split {
   if (valFraction === 0) return { train: tokens, val: new Uint16Array(0) }
   const wanted = Math.round(tokens.length * (1 - valFraction))
-  const cut = nearestDocument(tokens, wanted) ?? wanted
-  const split = { train: tokens.slice(0, cut), val: tokens.slice(cut) }
-  if (split.train.length < LEAST_TOKENS || split.val.length < LEAST_TOKENS) {
+  if (wanted < LEAST_TOKENS || tokens.length - wanted < LEAST_TOKENS) {
     throw new UserError(
       `${name}: ${thousands(tokens.length)} tokens are too few to hold out ${valFraction} of them for validation (give more text, or --val-fraction 0)`,
     )
   }
-  return split
+  const cut = nearestDocument(tokens, wanted) ?? wanted
+  return { train: tokens.slice(0, cut), val: tokens.slice(cut) }
 }
 
-/** The start of a document, other than the first, that is closest to `wanted`. */
+/** The start of a document that is closest to `wanted`, if cutting there changes neither part by
+ * more than half. */
 function nearestDocument(tokens: Uint16Array, wanted: number): number | undefined {
+  const limit = Math.min(wanted, tokens.length - wanted) / 2
+  const distance = (start: number) => Math.abs(start - wanted)
   const before = tokens.lastIndexOf(END_OF_TEXT, wanted)
   const after = tokens.indexOf(END_OF_TEXT, wanted)
-  const found = [before, after].filter((start) => start > 0)
-  return found.sort((a, b) => Math.abs(a - wanted) - Math.abs(b - wanted))[0]
+  const near = [before, after].filter((start) => start >= 0 && distance(start) <= limit)
+  return near.sort((a, b) => distance(a) - distance(b))[0]
 }
 
 /** Writes FOLDER/NAME_train.bin and, when there are validation tokens, FOLDER/NAME_val.bin. */

@@ -4,7 +4,7 @@
 
 import { fileBytes, reason, thousands, writeWhole } from "../data/files.ts"
 import { UserError } from "../errors.ts"
-import { mapFile } from "../native/mapping.ts"
+import { MAX_MAP_BYTES, mapFile } from "../native/mapping.ts"
 
 const HEADER_BYTES = 1024
 const FORMATS = [
@@ -22,6 +22,11 @@ export function openTokens(path: string, vocabulary: number): Tokens {
   if (bytes === 0) throw new UserError(`${path}: the file is empty (${HINT})`)
   if (bytes < 4) {
     throw new UserError(`${path}: ${bytes} bytes are too few for a token file (${HINT})`)
+  }
+  if (bytes > MAX_MAP_BYTES) {
+    throw new UserError(
+      `${path}: ${thousands(bytes)} bytes, but a token file may have ${thousands(MAX_MAP_BYTES)} (cut it into several and name them by a glob)`,
+    )
   }
   let buffer: ArrayBuffer
   try {

@@ -8,6 +8,9 @@ import { assert } from "../errors.ts"
 const PROT_READ = 1
 const MAP_PRIVATE = 2
 
+/** The longest view that Bun makes of native memory. */
+export const MAX_MAP_BYTES = 2 ** 32
+
 let libc: ReturnType<typeof openLibc> | undefined
 function openLibc() {
   return dlopen("libc.so.6", {
@@ -18,7 +21,10 @@ function openLibc() {
 /** The first `bytes` of a file, mapped for the life of the process. Writing to the view is a
  * fault. Throws the system's error when the file cannot be opened. */
 export function mapFile(path: string, bytes: number): ArrayBuffer {
-  assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot map ${bytes} bytes`)
+  assert(
+    Number.isSafeInteger(bytes) && bytes > 0 && bytes <= MAX_MAP_BYTES,
+    `cannot map ${bytes} bytes`,
+  )
   libc ??= openLibc()
   const file = openSync(path, "r")
   try {

@@ -1,0 +1,198 @@
+import { afterAll, describe, expect, test } from "bun:test"
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import fc from "fast-check"
+import { findFiles, Loader, type LoaderOptions } from "../../src/data/loader.ts"
+import { UserError } from "../../src/errors.ts"
+import { writeTokens } from "../../src/formats/tokens.ts"
+
+const folder = mkdtempSync(join(tmpdir(), "loader-"))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+// Every token is its own position in the epoch: shard s starts at s·1000.
+const SIZES = [100, 61, 40]
+for (const [s, size] of SIZES.entries()) {
+  const tokens = Uint16Array.from({ length: size }, (_, i) => s * 1000 + i)
+  writeTokens(join(folder, `shard_${s}.bin`), tokens)
+}
+const ALL = join(folder, "shard_*.bin")
+const SHAPE = { B: 2, T: 5, vocabulary: 50257 }
+
+function read(loader: Loader, batches: number): number[][] {
+  return Array.from({ length: batches }, () => {
+    const inputs = new Int32Array(10).fill(-1)
+    const targets = new Int32Array(10).fill(-1)
+    loader.next(inputs, targets)
+    // Targets are the inputs shifted by one.
+    expect([...targets]).toEqual([...inputs.slice(1), inputs[9]! + 1])
+    return [...inputs]
+  })
+}
+
+const count = (first: number) => Array.from({ length: 10 }, (_, i) => first + i)
+
+describe("in sequence", () => {
+  test("batches advance by B·T and leave out what is less than a batch", () => {
+    const loader = Loader.open(ALL, SHAPE)
+    // (100 − 1)/10, (61 − 1)/10 and (40 − 1)/10, rounded down.
+    const starts = [
+      ...Array.from({ length: 9 }, (_, i) => i * 10),
+      ...Array.from({ length: 6 }, (_, i) => 1000 + i * 10),
+      ...Array.from({ length: 3 }, (_, i) => 2000 + i * 10),
+    ]
+    expect(loader.batchesPerEpoch).toBe(18)
+    expect(loader.tokenCount).toBe(201)
+    expect(read(loader, 18)).toEqual(starts.map(count))
+    expect(loader.position).toEqual({ epoch: 1, shard: 0, batch: 0 })
+    expect(read(loader, 1)).toEqual([count(0)])
+  })
+
+  test("ranks share each step's tokens", () => {
+    const loaders = [0, 1, 2].map((rank) => Loader.open(ALL, { ...SHAPE, rank, ranks: 3 }))
+    expect(loaders.map((loader) => loader.batchesPerEpoch)).toEqual([6, 6, 6])
+    expect(loaders.map((loader) => read(loader, 4).map((batch) => batch[0]))).toEqual([
+      [0, 30, 60, 1000],
+      [10, 40, 70, 1010],
+      [20, 50, 80, 1020],
+    ])
+  })
+
+  test("reset goes back to the start", () => {
+    const loader = Loader.open(ALL, SHAPE)
+    const first = read(loader, 25)
+    loader.reset()
+    expect(read(loader, 25)).toEqual(first)
+  })
+
+  test("tokens in memory give the same batches as a file of them", () => {
+    const tokens = Uint16Array.from({ length: 100 }, (_, i) => i)
+    const memory = Loader.over("corpus", tokens, SHAPE)
+    const file = Loader.open(join(folder, "shard_0.bin"), SHAPE)
+    expect(read(memory, 12)).toEqual(read(file, 12))
+  })
+})
+
+describe("shuffled", () => {
+  const shuffled = (seed: number): LoaderOptions => ({ ...SHAPE, shuffle: true, seed })
+
+  test("every epoch holds every batch once, a shard at a time, in its own order", () => {
+    const inSequence = read(Loader.open(ALL, SHAPE), 18)
+    fc.assert(
+      fc.property(fc.nat({ max: 2 ** 32 }), (seed) => {
+        const loader = Loader.open(ALL, shuffled(seed))
+        const epochs = [read(loader, 18), read(loader, 18)]
+        for (const epoch of epochs) {
+          expect(epoch.toSorted((a, b) => a[0]! - b[0]!)).toEqual(inSequence)
+          const shards = epoch.map((batch) => Math.floor(batch[0]! / 1000))
+          const changes = shards.filter((shard, i) => i > 0 && shard !== shards[i - 1])
+          expect(changes.length).toBe(2)
+        }
+        expect(epochs[0]).not.toEqual(epochs[1]!)
+      }),
+      { numRuns: 30 },
+    )
+  })
+
+  test("the order depends on the seed alone", () => {
+    const orders = [1, 1, 2, 1 + 2 ** 32].map((seed) => read(Loader.open(ALL, shuffled(seed)), 18))
+    expect(orders[1]).toEqual(orders[0]!)
+    expect(orders[2]).not.toEqual(orders[0]!)
+    expect(orders[3]).not.toEqual(orders[0]!)
+  })
+})
+
+test("a saved position goes on exactly, through JSON, in either order", () => {
+  fc.assert(
+    fc.property(
+      fc.boolean(),
+      fc.nat(1000),
+      fc.nat(60),
+      fc.nat(60),
+      (shuffle, seed, before, elsewhere) => {
+        const options = { ...SHAPE, shuffle, seed }
+        const loader = Loader.open(ALL, options)
+        read(loader, before)
+        const saved = JSON.stringify(loader.position)
+        const expected = read(loader, 25)
+        const other = Loader.open(ALL, options)
+        read(other, elsewhere)
+        other.restore(JSON.parse(saved))
+        expect(read(other, 25)).toEqual(expected)
+      },
+    ),
+    { numRuns: 40 },
+  )
+})
+
+describe("files are found", () => {
+  test("by a glob in the order of their names, links included", () => {
+    symlinkSync("shard_1.bin", join(folder, "link_0.bin"))
+    const names = (pattern: string) =>
+      findFiles(join(folder, pattern)).map((path) => path.slice(folder.length + 1))
+    expect(names("*_[01].bin")).toEqual(["link_0.bin", "shard_0.bin", "shard_1.bin"])
+    expect(names("shard_{2,0}.bin")).toEqual(["shard_0.bin", "shard_2.bin"])
+  })
+
+  test("a name with brackets is meant literally where there is such a file", () => {
+    const path = join(folder, "data[1].bin")
+    writeTokens(path, new Uint16Array(50))
+    expect(findFiles(path)).toEqual([path])
+  })
+})
+
+describe("refused in one line", () => {
+  const tooBig = join(folder, "vocabulary.bin")
+  writeTokens(
+    tooBig,
+    Uint16Array.from({ length: 40 }, (_, i) => 90 + i),
+  )
+  const cases: [string, string, Partial<LoaderOptions>, string][] = [
+    ["a glob without a match", join(folder, "*.nothing"), {}, "no file matches"],
+    ["a missing file", join(folder, "missing.bin"), {}, "no such file or folder"],
+    [
+      "a shard shorter than a batch",
+      ALL,
+      { B: 4, T: 10 },
+      "shard_2.bin: 40 tokens are too few for one batch of 4×10, which reads 41",
+    ],
+    [
+      "a shard shorter than a batch of all ranks",
+      ALL,
+      { ranks: 4 },
+      "shard_2.bin: 40 tokens are too few for one batch of 4 ranks of 2×5, which reads 41",
+    ],
+    [
+      "a token out of the vocabulary",
+      tooBig,
+      { vocabulary: 100 },
+      "token 10 is 100, but the vocabulary has 100",
+    ],
+  ]
+  test.each(cases)("%s", (_, pattern, options, message) => {
+    const open = () => Loader.open(pattern, { ...SHAPE, ...options })
+    expect(open).toThrow(UserError)
+    expect(open).toThrow(message)
+    expect(open).not.toThrow(/\n/)
+  })
+
+  test("a bad token in a later shard, when that shard is reached", () => {
+    const names = join(folder, "{shard_2,vocabulary}.bin")
+    const loader = Loader.open(names, { ...SHAPE, vocabulary: 2100 })
+    expect(() => Loader.open(names, { ...SHAPE, vocabulary: 2039 })).toThrow(UserError)
+    read(loader, 6)
+    const late = Loader.open(join(folder, "shard_{0,1}.bin"), { ...SHAPE, vocabulary: 1050 })
+    read(late, 9)
+    expect(() => read(late, 1)).toThrow("token 50 is 1,050, but the vocabulary has 1,050")
+  })
+
+  test.each([
+    { epoch: 0, shard: 3, batch: 0 },
+    { epoch: 0, shard: 0, batch: 9 },
+    { epoch: -1, shard: 0, batch: 0 },
+    { epoch: 0, shard: 0, batch: 0.5 },
+    { epoch: 0, shard: 0, batch: Number.NaN },
+  ])("a saved position that does not fit: $epoch, $shard, $batch", (position) => {
+    expect(() => Loader.open(ALL, SHAPE).restore(position)).toThrow(UserError)
+  })
+})
