@@ -9,6 +9,7 @@
 #include "llm.h"
 
 double cos(double x);
+double fma(double x, double y, double z);
 double log1p(double x);
 double sin(double x);
 float fmaf(float x, float y, float z);
@@ -121,8 +122,8 @@ static void fill_few(float *out, u32 *state, i64 n, float mean, float std) {
     for (i64 i = 0; i < n; i += 2) {
         double angle = 2 * 3.14159265358979323846 * uniform_double(state);
         double radius = sqrt(-2 * log1p(-uniform_double(state)));
-        out[i] = (float)(radius * cos(angle) * std + mean);
-        if (i + 1 < n) out[i + 1] = (float)(radius * sin(angle) * std + mean);
+        out[i] = (float)fma(radius * cos(angle), std, mean);
+        if (i + 1 < n) out[i + 1] = (float)fma(radius * sin(angle), std, mean);
     }
 }
 
