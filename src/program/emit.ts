@@ -76,18 +76,22 @@ function emitCall({ kernel, args }: Call, offsets: Map<Tensor, number>, contract
   assert(parameters.length === args.length, `${kernel} takes ${parameters.length} arguments`)
   const pointers: string[] = []
   const scalars: string[] = []
+  const scalarNames: string[] = []
   parameters.forEach((parameter, i) => {
     const arg = args[i]!
     const comma = i < args.length - 1 ? "," : ""
     const text = emitArg(kernel, parameter, arg, offsets) + comma
-    if (parameter.type !== "pointer") scalars.push(text)
-    else if (isTensor(arg)) {
-      const arrow = parameter.readOnly ? "=" : "←"
-      const scratch = arg.role === "scratch" ? `${describe(arg)}` : describe(arg)
-      pointers.push(`      ${text.padEnd(18)} /* ${parameter.name} ${arrow} ${scratch} */\n`)
-    } else pointers.push(`      ${text.padEnd(18)} /* ${parameter.name} */\n`)
+    if (parameter.type !== "pointer") {
+      scalars.push(text)
+      scalarNames.push(parameter.name)
+      return
+    }
+    const arrow = parameter.readOnly ? "=" : "←"
+    const comment = isTensor(arg) ? `${parameter.name} ${arrow} ${describe(arg)}` : parameter.name
+    pointers.push(`      ${text.padEnd(18)} /* ${comment} */\n`)
   })
-  return `  ${kernel}(\n${pointers.join("")}      ${scalars.join(" ")});\n`
+  const names = scalarNames.join(", ")
+  return `  ${kernel}(\n${pointers.join("")}      ${scalars.join(" ")}); /* ${names} */\n`
 }
 
 function emitArg(kernel: string, parameter: Parameter, arg: Arg, offsets: Map<Tensor, number>) {
