@@ -23,11 +23,15 @@ const sha256 = (numbers: Float32Array) =>
 function seeded(kernels: Kernels, seed: number) {
   kernels.call("rng_seed", memory.address, seed)
   return (n: number, mean: number, std: number): Float32Array => {
-    room.fill(CANARY).fill(Number.NaN, GUARD, GUARD + n)
+    const end = GUARD + n
+    room
+      .fill(CANARY, 0, GUARD)
+      .fill(Number.NaN, GUARD, end)
+      .fill(CANARY, end, end + GUARD)
     kernels.call("normal_fill", outAddress, memory.address, n, mean, std)
-    const outside = [...room.subarray(0, GUARD), ...room.subarray(GUARD + n)]
+    const outside = [...room.subarray(0, GUARD), ...room.subarray(end, end + GUARD)]
     expect(outside.every((x) => x === CANARY)).toBe(true)
-    return room.slice(GUARD, GUARD + n)
+    return room.slice(GUARD, end)
   }
 }
 
