@@ -6,6 +6,7 @@
 #define OC_BLOCK 96 // of strips and of vectors a whole number, for every LANES
 #define N_BLOCK 256
 #define FEW 16 // below as many rows, vectors run along C instead
+#define FEW_OC 64 // output channels of a task then
 
 typedef struct {
     float *out, *pre;
@@ -48,48 +49,62 @@ static void block(const Epilogue *e, const float *panels, const float *weight, i
     stream_end();
 }
 
-// dots[i] = row n of inp · row oc + i of weight, for as many i as there are accumulators.
-INLINE void few_dots(float *dots, i64 ldd, const float *inp, const float *weight, i64 C,
+// One vector along C, of ns rows of inp and ocs rows of weight.
+INLINE void few_step(vec acc[4][4], const float *inp, const float *weight, i64 C, i64 left,
                      const int ns, const int ocs) {
+    vec x[4];
+#pragma GCC unroll 4
+    for (int n = 0; n < ns; n++) x[n] = load_n(inp + n * C, left);
+#pragma GCC unroll 4
+    for (int o = 0; o < ocs; o++) {
+        vec w = load_n(weight + o * C, left);
+#pragma GCC unroll 4
+        for (int n = 0; n < ns; n++) acc[n][o] += x[n] * w;
+    }
+}
+
+// dots[n][o] = row n of inp · row o of weight.
+INLINE void few_dots(float *dots, const float *inp, const float *weight, i64 C, const int ns,
+                     const int ocs) {
     vec acc[4][4];
 #pragma GCC unroll 4
     for (int n = 0; n < ns; n++)
 #pragma GCC unroll 4
         for (int o = 0; o < ocs; o++) acc[n][o] = splat(0);
-    for (i64 c = 0; c < C; c += LANES) {
-        vec x[4];
-#pragma GCC unroll 4
-        for (int n = 0; n < ns; n++) x[n] = load_n(inp + n * C + c, C - c);
-#pragma GCC unroll 4
-        for (int o = 0; o < ocs; o++) {
-            __builtin_prefetch(weight + (o + ocs) * C + c); // the next rows
-            vec w = load_n(weight + o * C + c, C - c);
-#pragma GCC unroll 4
-            for (int n = 0; n < ns; n++) acc[n][o] += x[n] * w;
-        }
-    }
+    i64 c = 0;
+    for (; c + LANES <= C; c += LANES) few_step(acc, inp + c, weight + c, C, LANES, ns, ocs);
+    if (c < C) few_step(acc, inp + c, weight + c, C, C - c, ns, ocs);
 #pragma GCC unroll 4
     for (int n = 0; n < ns; n++)
 #pragma GCC unroll 4
-        for (int o = 0; o < ocs; o++) dots[n * ldd + o] = sum(acc[n][o]);
+        for (int o = 0; o < ocs; o++) dots[n * FEW_OC + o] = sum(acc[n][o]);
 }
 
-#define FEW_OC 64 // output channels of a task
+INLINE void few_rows(float *dots, const float *inp, const float *weight, i64 N, i64 C,
+                     const int ocs) {
+    for (i64 n = 0; n < N; n += 4) {
+        float *d = dots + n * FEW_OC;
+        const float *x = inp + n * C;
+        switch (N - n) {
+        case 1: few_dots(d, x, weight, C, 1, ocs); break;
+        case 2: few_dots(d, x, weight, C, 2, ocs); break;
+        case 3: few_dots(d, x, weight, C, 3, ocs); break;
+        default: few_dots(d, x, weight, C, 4, ocs);
+        }
+    }
+}
 
 static void few_block(const Epilogue *e, const float *inp, const float *weight, i64 N, i64 C,
                       i64 oc, i64 ocs) {
-    float dots[FEW][FEW_OC];
-    for (i64 o = 0; o < ocs; o += ocs - o >= 4 ? 4 : 1)
-        for (i64 n = 0; n < N; n += N - n >= 4 ? 4 : 1) {
-            const float *x = inp + n * C, *w = weight + (oc + o) * C;
-            if (N - n >= 4 && ocs - o >= 4) few_dots(&dots[n][o], FEW_OC, x, w, C, 4, 4);
-            else if (N - n >= 4) few_dots(&dots[n][o], FEW_OC, x, w, C, 4, 1);
-            else if (ocs - o >= 4) few_dots(&dots[n][o], FEW_OC, x, w, C, 1, 4);
-            else few_dots(&dots[n][o], FEW_OC, x, w, C, 1, 1);
-        }
+    float dots[FEW * FEW_OC];
+    i64 o = 0;
+    // Up to four rows, memory sets the pace, and weight is best read in one stream.
+    if (N > 4)
+        for (; o + 4 <= ocs; o += 4) few_rows(dots + o, inp, weight + (oc + o) * C, N, C, 4);
+    for (; o < ocs; o++) few_rows(dots + o, inp, weight + (oc + o) * C, N, C, 1);
     for (i64 n = 0; n < N; n++)
-        for (i64 o = 0; o < ocs; o += LANES)
-            finish(e, n, oc + o, load(&dots[n][o]), ocs - o);
+        for (o = 0; o < ocs; o += LANES)
+            finish(e, n, oc + o, load(dots + n * FEW_OC + o), ocs - o);
     stream_end();
 }
 
