@@ -4,21 +4,20 @@
 
 #include "attention.h"
 
-#define QUERIES 96 // rows of a forward tile: 16 strips
-#define TILE 64    // keys of a tile, and queries of a backward tile: whole panels for every LANES
-#define TILE_ROWS 66 // TILE rounded up to whole strips
+#define QUERIES 192 // of a forward task: its keys and values are packed once for all of them
+#define KEYS 128    // of a forward tile
 
 typedef struct {
     float max, sum;
 } Running;
 
 // One row of scores becomes probabilities up to a factor; `valid` of its columns are not masked.
-static float soften(float *row, Running *run, float scale, i64 columns, i64 valid) {
-    vec top = splat(-INFINITY);
+// Returns what the sums so far have to be multiplied by.
+INLINE float soften(float *row, Running *run, float scale, i64 columns, i64 valid) {
+    vec top = splat(-INFINITY), total = splat(0);
     for (i64 j = 0; j < valid; j += LANES)
-        top = vmax(top, keep_n(load(row + j), top, valid - j) * scale);
-    const float max = fmaxf(run->max, max_lane(top)), keep = expf(run->max - max);
-    vec total = splat(0);
+        top = vmax(top, keep_n(load(row + j) * scale, top, valid - j));
+    const float max = fmaxf(run->max, max_lane(top)), keep = vexp(splat(run->max - max))[0];
     for (i64 j = 0; j < columns; j += LANES) {
         vec p = keep_n(vexp(load(row + j) * scale - max), splat(0), valid - j);
         store(row + j, p);
@@ -32,36 +31,34 @@ static float soften(float *row, Running *run, float scale, i64 columns, i64 vali
 static void forward_block(float *out, float *lse, const float *qkv, i64 q0, i64 T, i64 C, i64 HS) {
     const i64 width = round_up(HS, NR), queries = min_i64(QUERIES, T - q0), stride = 3 * C;
     const float scale = 1.0f / sqrtf((float)HS);
-    float *keys = workspace(), *values = keys + TILE * HS, *scores = values + TILE * width;
-    float *acc = scores + QUERIES * TILE;
+    float *keys = workspace(), *values = keys + KEYS * HS, *acc = values + KEYS * width;
+    float scores[MR * KEYS] __attribute__((aligned(64)));
     Running run[QUERIES];
     for (i64 i = 0; i < queries; i++) run[i] = (Running){-INFINITY, 0};
 
-    for (i64 j0 = 0; j0 < q0 + queries; j0 += TILE) {
-        const i64 nk = min_i64(TILE, q0 + queries - j0);
+    for (i64 j0 = 0; j0 < q0 + queries; j0 += KEYS) {
+        const i64 nk = min_i64(KEYS, q0 + queries - j0);
         const float *k = qkv + j0 * stride + C, *v = k + C;
         for (i64 j = 0; j < nk; j += NR)
             pack_rows(keys + j * HS, k + j * stride, stride, nk - j, HS);
         for (i64 d = 0; d < HS; d += NR)
-            pack_columns(values + d * TILE, v + d, stride, nk, HS - d);
-        const i64 first = max_i64(0, j0 - q0) / MR * MR; // strips above see none of these keys
-        const i64 rows = queries - first;
-        float *s = scores + first * TILE, *a = acc + first * width;
-        block_product(s, TILE, qkv + (q0 + first) * stride, stride, rows, keys, HS * NR, nk,
-                      (int)HS, 0, NULL);
-        for (i64 i = first; i < queries; i++) {
-            float *row = scores + i * TILE;
-            const i64 valid = min_i64(nk, q0 + i - j0 + 1);
-            if (valid <= 0) {
-                for (i64 j = 0; j < nk; j += LANES) store(row + j, splat(0));
-                continue;
+            pack_columns(values + d * KEYS, v + d, stride, nk, HS - d);
+        // Strips above see none of these keys.
+        for (i64 i = max_i64(0, j0 - q0) / MR * MR; i < queries; i += MR) {
+            const i64 rows = min_i64(MR, queries - i), seen = min_i64(nk, q0 + i + rows - j0);
+            float *a = acc + i * width;
+            block_product(scores, KEYS, qkv + (q0 + i) * stride, stride, rows, keys, HS * NR, seen,
+                          (int)HS, 0, NULL);
+            for (i64 r = 0; r < rows; r++) {
+                const float keep = soften(scores + r * KEYS, &run[i + r], scale, seen,
+                                          min_i64(nk, q0 + i + r - j0 + 1));
+                if (j0 > 0 && keep != 1)
+                    for (i64 d = 0; d < HS; d += LANES)
+                        store(a + r * width + d, load(a + r * width + d) * keep);
             }
-            const float keep = soften(row, &run[i], scale, nk, valid);
-            if (j0 > 0 && keep != 1)
-                for (i64 d = 0; d < HS; d += LANES)
-                    store(acc + i * width + d, load(acc + i * width + d) * keep);
+            block_product(a, width, scores, KEYS, rows, values, KEYS * NR, HS, (int)seen, j0 > 0,
+                          NULL);
         }
-        block_product(a, width, s, TILE, rows, values, TILE * NR, HS, (int)nk, j0 > 0, NULL);
     }
     for (i64 i = 0; i < queries; i++) {
         for (i64 d = 0; d < HS; d += LANES)
@@ -96,20 +93,21 @@ static void put(float *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64
         }
 }
 
-// p, dp (keys,queries): scores and gradients of the probabilities on the way in, probabilities and
-// gradients of the scores on the way out. Queries before first + row do not see that row's key.
-static void differentiate(float *p, float *dp, const float *lse, const float *delta, float scale,
-                          i64 keys, i64 queries, i64 first) {
-    for (i64 j = 0; j < queries; j += LANES) {
+#define TILE 64 // queries of a backward tile, and its keys
+
+// A strip of keys by queries from `first` on. p: scores become probabilities; dp: gradients of the
+// probabilities become those of the scores. Row r sees the queries from hidden + r on.
+INLINE void differentiate(float *p, float *dp, const float *lse, const float *delta, float scale,
+                          i64 keys, i64 first, i64 queries, i64 hidden) {
+    for (i64 j = first; j < queries; j += LANES) {
         const vec l = load_n(lse + j, queries - j), d = load_n(delta + j, queries - j);
         for (i64 r = 0; r < keys; r++) {
             float *at = p + r * TILE + j, *dat = dp + r * TILE + j;
             vec prob = vexp(load(at) * scale - l);
             vec grad = prob * (load(dat) - d) * scale;
-            const i64 hidden = first + r - j;
-            if (hidden > 0) {
-                prob = keep_n(splat(0), prob, hidden);
-                grad = keep_n(splat(0), grad, hidden);
+            if (hidden + r > j) {
+                prob = keep_n(splat(0), prob, hidden + r - j);
+                grad = keep_n(splat(0), grad, hidden + r - j);
             }
             store(at, prob);
             store(dat, grad);
@@ -131,12 +129,12 @@ static void turn(float *out, const float *inp) {
 
 static void backward_head(float *dqkv, const float *dout, const float *qkv, const float *lse,
                           const float *delta, i64 T, i64 C, i64 HS) {
-    const i64 width = round_up(HS, NR), stride = 3 * C;
+    const i64 width = round_up(HS, NR), stride = 3 * C, tile = round_up(TILE, MR) * TILE;
     const float scale = 1.0f / sqrtf((float)HS);
     float *queries_t = workspace(), *douts_t = queries_t + TILE * HS;
     float *queries = douts_t + TILE * HS, *douts = queries + TILE * width;
-    float *keys = douts + TILE * width, *p = keys + TILE * width, *dp = p + TILE_ROWS * TILE;
-    float *ds = dp + TILE_ROWS * TILE, *dq = ds + TILE_ROWS * TILE, *dkv = dq + TILE_ROWS * width;
+    float *keys = douts + TILE * width, *p = keys + TILE * width;
+    float *dp = p + MR * TILE, *ds = dp + tile, *dkv = ds + tile, *dq = dkv + MR * width;
 
     for (i64 i0 = 0; i0 < T; i0 += TILE) {
         const i64 nq = min_i64(TILE, T - i0);
@@ -151,19 +149,33 @@ static void backward_head(float *dqkv, const float *dout, const float *qkv, cons
         }
         for (i64 j0 = 0; j0 <= i0; j0 += TILE) {
             const i64 nk = min_i64(TILE, T - j0), later = j0 < i0;
-            const float *k = qkv + j0 * stride + C, *v = k + C;
-            float *dk = dqkv + j0 * stride + C, *dv = dk + C;
-            block_product(p, TILE, k, stride, nk, queries_t, HS * NR, nq, (int)HS, 0, NULL);
-            block_product(dp, TILE, v, stride, nk, douts_t, HS * NR, nq, (int)HS, 0, NULL);
-            differentiate(p, dp, lse + i0, delta + i0, scale, nk, nq, j0 - i0);
-            block_product(dkv, width, p, TILE, nk, douts, TILE * NR, HS, (int)nq, 0, NULL);
-            put(dv, stride, dkv, width, nk, HS, later);
-            block_product(dkv, width, dp, TILE, nk, queries, TILE * NR, HS, (int)nq, 0, NULL);
-            put(dk, stride, dkv, width, nk, HS, later);
+            for (i64 j = 0; j < nk; j += MR) {
+                // Of the queries before the strip's first key nobody sees it: whole panels of them,
+                // and the terms of the sums over queries, are left out.
+                const i64 rows = min_i64(MR, nk - j), hidden = later ? 0 : j;
+                const i64 first = hidden / NR * NR;
+                const float *k = qkv + (j0 + j) * stride + C, *v = k + C;
+                float *d = dp + j * TILE, *dk = dqkv + (j0 + j) * stride + C, *dv = dk + C;
+                block_product(p + first, TILE, k, stride, rows, queries_t + first * HS, HS * NR,
+                              nq - first, (int)HS, 0, NULL);
+                block_product(d + first, TILE, v, stride, rows, douts_t + first * HS, HS * NR,
+                              nq - first, (int)HS, 0, NULL);
+                differentiate(p, d, lse + i0, delta + i0, scale, rows, first, nq, later ? -TILE : j);
+                block_product(dkv, width, p + hidden, TILE, rows, douts + hidden * NR, TILE * NR, HS,
+                              (int)(nq - hidden), 0, NULL);
+                put(dv, stride, dkv, width, rows, HS, later);
+                block_product(dkv, width, d + hidden, TILE, rows, queries + hidden * NR, TILE * NR,
+                              HS, (int)(nq - hidden), 0, NULL);
+                put(dk, stride, dkv, width, rows, HS, later);
+            }
             turn(ds, dp);
             for (i64 d = 0; d < HS; d += NR)
-                pack_columns(keys + d * TILE, k + d, stride, nk, HS - d);
-            block_product(dq, width, ds, TILE, nq, keys, TILE * NR, HS, (int)nk, j0 > 0, NULL);
+                pack_columns(keys + d * TILE, qkv + j0 * stride + C + d, stride, nk, HS - d);
+            for (i64 i = 0; i < nq; i += MR) {
+                const i64 rows = min_i64(MR, nq - i), seen = later ? nk : min_i64(nk, i + rows);
+                block_product(dq + i * width, width, ds + i * TILE, TILE, rows, keys, TILE * NR, HS,
+                              (int)seen, j0 > 0, NULL);
+            }
         }
         put(dqkv + i0 * stride, stride, dq, width, nq, HS, 0);
     }
