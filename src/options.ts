@@ -1,0 +1,221 @@
+// The option table: one row gives an option's parsing, default, range, help text, its place in the
+// config file and in run.toml.
+
+import { readFileSync } from "node:fs"
+import { UserError } from "./errors.ts"
+
+export type Value = string | number | boolean
+
+interface Base {
+  /** Long name, without dashes. */
+  name: string
+  /** llm.c's short form, without its dash. */
+  short?: string
+  group: string
+  help: string
+}
+export type OptionSpec = Base &
+  (
+    | { kind: "flag" }
+    | { kind: "text"; default?: string; value: string; choices?: readonly string[] }
+    | {
+        kind: "int" | "float"
+        default?: number
+        value: string
+        min: number
+        max?: number
+        /** The bounds themselves are not allowed. */
+        open?: "min" | "max"
+      }
+  )
+
+export interface CommandSpec {
+  name: string
+  summary: string
+  /** The positional argument. */
+  positional?: { name: string; short?: string; help: string; required: boolean }
+  options: readonly OptionSpec[]
+  examples?: readonly string[]
+}
+
+/** What the user said, by long name; a positional argument by its name in lower case. Options that
+ * were not given have their default, or are absent when they have none. */
+export class Options {
+  constructor(
+    private readonly command: CommandSpec,
+    private readonly given: Map<string, Value>,
+  ) {}
+
+  /** Whether the command line or the config file said so. */
+  isGiven(name: string): boolean {
+    this.spec(name)
+    return this.given.has(name)
+  }
+
+  flag(name: string): boolean {
+    return this.value(name) === true
+  }
+
+  text(name: string): string | undefined {
+    return this.value(name) as string | undefined
+  }
+
+  number(name: string): number {
+    return this.value(name) as number
+  }
+
+  optionalNumber(name: string): number | undefined {
+    return this.value(name) as number | undefined
+  }
+
+  private value(name: string): Value | undefined {
+    const spec = this.spec(name)
+    return this.given.get(name) ?? (spec && "default" in spec ? spec.default : undefined)
+  }
+
+  private spec(name: string): OptionSpec | undefined {
+    const spec = this.command.options.find((option) => option.name === name)
+    if (!spec && name !== this.command.positional?.name.toLowerCase()) {
+      throw new Error(`internal error: llm ${this.command.name} has no option ${name}`)
+    }
+    return spec
+  }
+}
+
+/** Reads a command line. With --config FILE, the file's values stand where the command line says
+ * nothing. */
+export function parseOptions(command: CommandSpec, args: string[]): Options {
+  const given = new Map<string, Value>()
+  const positional = command.positional?.name.toLowerCase()
+  for (let i = 0; i < args.length; i++) {
+    let arg = args[i]!
+    // llm.c names its token files by an option.
+    const isNamed = command.positional?.short && arg === `-${command.positional.short}`
+    if (isNamed && i + 1 < args.length) arg = args[++i]!
+    if (isNamed || !arg.startsWith("-")) {
+      if (!positional) throw new UserError(`llm ${command.name} takes no argument, but got ${arg}`)
+      if (given.has(positional)) {
+        throw new UserError(
+          `llm ${command.name} takes one ${command.positional!.name}, but got ${given.get(positional)} and ${arg} (quote a glob)`,
+        )
+      }
+      given.set(positional, arg)
+      continue
+    }
+    const { spec, inline } = findOption(command, arg)
+    const label = arg.split("=", 1)[0]!
+    if (given.has(spec.name)) throw new UserError(`${label} is given twice`)
+    if (spec.kind === "flag") {
+      if (inline !== undefined) throw new UserError(`${label} takes no value, but got ${inline}`)
+      // llm.c's short flags are followed by 0 or 1.
+      const hasValue = !label.startsWith("--") && /^[01]$/.test(args[i + 1] ?? "")
+      given.set(spec.name, !hasValue || args[++i] === "1")
+      continue
+    }
+    const text = inline ?? args[++i]
+    if (text === undefined || (inline === undefined && isOptionLike(text))) {
+      throw new UserError(`${label} needs a value: ${label} ${spec.value}`)
+    }
+    given.set(spec.name, parseValue(spec, label, text))
+  }
+  const config = given.get("config")
+  if (typeof config === "string") readConfig(command, config, given)
+  if (command.positional?.required && !given.has(positional!)) {
+    const { name, help } = command.positional
+    throw new UserError(`llm ${command.name} needs ${name}: ${help} (see llm ${command.name} --help)`)
+  }
+  return new Options(command, given)
+}
+
+// A negative number is a value, not an option.
+const isOptionLike = (text: string) => /^-[a-zA-Z-]/.test(text)
+
+function findOption(command: CommandSpec, arg: string): { spec: OptionSpec; inline?: string } {
+  const [, dashes, name, inline] = /^(--?)([^=]*)(?:=(.*))?$/s.exec(arg)!
+  const spec = command.options.find((option) =>
+    dashes === "--" ? option.name === name : option.short === name,
+  )
+  if (spec) return { spec, inline }
+  const known = command.options.flatMap((o) => [`--${o.name}`, ...(o.short ? [`-${o.short}`] : [])])
+  const near = nearest(`${dashes}${name}`, known)
+  const hint = near ? `did you mean ${near}?` : `see llm ${command.name} --help`
+  throw new UserError(`llm ${command.name} has no option ${dashes}${name} (${hint})`)
+}
+
+function parseValue(spec: OptionSpec & { kind: Exclude<OptionSpec["kind"], "flag"> }, label: string, text: string): Value {
+  if (spec.kind === "text") {
+    if (text === "") throw new UserError(`${label} is empty: it takes ${spec.value}`)
+    if (spec.choices && !spec.choices.includes(text)) {
+      const near = nearest(text, spec.choices)
+      const hint = near ? ` (did you mean ${near}?)` : ""
+      throw new UserError(`${label} ${text} is not one of ${spec.choices.join(", ")}${hint}`)
+    }
+    return text
+  }
+  const isNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text)
+  const value = Number(text)
+  const what = spec.kind === "int" ? "a whole number" : "a number"
+  if (!isNumber || !Number.isFinite(value) || (spec.kind === "int" && !Number.isSafeInteger(value))) {
+    throw new UserError(`${label} ${text} is not ${what}${rangeText(spec)}`)
+  }
+  const { min, max = Number.POSITIVE_INFINITY, open } = spec
+  const isLow = open === "min" ? value <= min : value < min
+  const isHigh = open === "max" ? value >= max : value > max
+  if (isLow || isHigh) throw new UserError(`${label} ${text} is not ${what}${rangeText(spec)}`)
+  return value
+}
+
+function rangeText({ min, max, open }: { min: number; max?: number; open?: "min" | "max" }): string {
+  const low = open === "min" ? `above ${min}` : `from ${min}`
+  if (max === undefined || max === Number.POSITIVE_INFINITY) return ` ${low}${open === "min" ? "" : " up"}`
+  return ` ${low} ${open === "max" ? "to below" : "to"} ${max}`
+}
+
+function readConfig(command: CommandSpec, path: string, given: Map<string, Value>): void {
+  let table: Record<string, unknown>
+  try {
+    table = Bun.TOML.parse(readFileSync(path, "utf8")) as Record<string, unknown>
+  } catch (error) {
+    throw new UserError(`--config ${path}: ${(error as Error).message}`)
+  }
+  const positional = command.positional?.name.toLowerCase()
+  for (const [key, value] of Object.entries(table)) {
+    const spec = command.options.find((option) => option.name === key)
+    const label = `${path}: ${key}`
+    if (key === "version" || key === "command") continue // run.toml says who wrote it
+    if (!spec && key !== positional) {
+      const near = nearest(key, command.options.map((option) => option.name))
+      throw new UserError(`${label} is no option${near ? ` (did you mean ${near}?)` : ""}`)
+    }
+    if (spec?.kind === "flag") {
+      if (typeof value !== "boolean") throw new UserError(`${label} must be true or false`)
+    } else if (typeof value !== "string" && typeof value !== "number") {
+      throw new UserError(`${label} must be a number or a text`)
+    }
+    if (given.has(key) || key === "config") continue
+    if (!spec || spec.kind === "flag") given.set(key, value as Value)
+    else given.set(key, parseValue(spec, label, String(value)))
+  }
+}
+
+/** The candidate within two edits of a text, or a third of its length; undefined if there is none. */
+export function nearest(text: string, candidates: readonly string[]): string | undefined {
+  const scored = candidates.map((candidate) => ({ candidate, distance: edits(text, candidate) }))
+  scored.sort((a, b) => a.distance - b.distance)
+  const best = scored[0]
+  return best && best.distance <= Math.max(2, text.length / 3) ? best.candidate : undefined
+}
+
+/** Levenshtein's distance. */
+function edits(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1))
+    }
+    row = next
+  }
+  return row[b.length]!
+}
