@@ -13,7 +13,7 @@ const FFI_TYPES: Record<CType | "void", FFITypeOrString> = {
   f32: "f32",
   f64: "f64",
   i32: "i32",
-  u32: "u32",
+  u32: "i32",
   i64: "i64",
   pointer: "u64",
   void: "void",
@@ -28,15 +28,20 @@ export function ffiSymbols(signatures: Iterable<Signature>) {
   return symbols
 }
 
-/** Throws unless every argument has its parameter's type and range, and every pointer is NULL or
- * points into live native memory. */
-export function checkArguments(signature: Signature, args: (number | bigint)[]): void {
-  const { name, parameters } = signature
+/** The arguments as they may cross. Throws unless every one has its parameter's type and range, and
+ * every pointer is NULL or points into live native memory. */
+export function checkArguments(
+  { name, parameters }: Signature,
+  args: (number | bigint)[],
+): (number | bigint)[] {
   assert(args.length === parameters.length, `${name} takes ${parameters.length} arguments`)
-  parameters.forEach((parameter, i) => {
+  return parameters.map((parameter, i) => {
     const value = Number(args[i])
     const fits = FITS[parameter.type](value)
     assert(fits, `${name}: ${parameter.name} = ${args[i]} is no ${parameter.type}`)
+    // Bun 1.4.5 passes an integer that is stored as a double to a function of `cc` as garbage.
+    const isInt = parameter.type === "i32" || parameter.type === "u32"
+    return isInt ? value | 0 : args[i]!
   })
 }
 

@@ -47,8 +47,7 @@ export class Kernels {
   call(kernel: string, ...args: (number | bigint)[]): number {
     const signature = this.contract.get(kernel)
     assert(signature, `llm.h has no ${kernel}`)
-    checkArguments(signature, args)
-    return this.functions[kernel]!(...args)
+    return this.functions[kernel]!(...checkArguments(signature, args))
   }
 }
 

@@ -55,8 +55,7 @@ export class Program {
   run(phase: string, ...args: number[]): void {
     const signature = this.signatures.get(phase)
     assert(signature, `the program has no phase ${phase}`)
-    const all = [this.memory.address, ...args]
-    checkArguments(signature, all)
+    const all = checkArguments(signature, [this.memory.address, ...args])
     const status = this.functions[phase]!(...all)
     assert(status === 0, `phase ${phase} returned ${status}`)
   }
