@@ -1,0 +1,41 @@
+// Weights of a new model: the numbers that PyTorch draws for the same seed, in llm.c's order.
+
+import type { Kernels } from "../native/library.ts"
+import { allocate } from "../native/memory.ts"
+import type { Program } from "../program/link.ts"
+import { elements, layer } from "../program/tensor.ts"
+import type { Config } from "./config.ts"
+import { type Parameters, parameterTable } from "./gpt2.ts"
+
+const RNG_WORDS = 625 // LLM_RNG_WORDS of llm.h
+
+/** Fills all parameters. Padding rows of wte stay zero and take no numbers from the generator. */
+export function initialize(
+  program: Program,
+  parameters: Parameters,
+  config: Config,
+  kernels: Kernels,
+  seed: number,
+): void {
+  const table = parameterTable(config)
+  for (const { name, init } of table) {
+    if (init === "ones") program.view({ ...parameters[name]!, dtype: "f32" }).fill(1)
+  }
+
+  const state = allocate(RNG_WORDS * 4)
+  kernels.call("rng_seed", state.address, seed)
+  const draw = (name: string, l?: number) => {
+    const whole = parameters[name]!
+    const tensor = l === undefined ? whole : layer(whole, l)
+    const count = name === "wte" ? config.V * config.C : elements(tensor)
+    const { std } = table.find((spec) => spec.name === name)!
+    kernels.call("normal_fill", program.address(tensor), state.address, count, 0, std!)
+  }
+  // PyTorch visits the modules in the order of their declaration: the embeddings, then each block.
+  draw("wte")
+  draw("wpe")
+  for (let l = 0; l < config.L; l++) {
+    for (const name of ["qkvw", "attprojw", "fcw", "fcprojw"]) draw(name, l)
+  }
+  state.free()
+}

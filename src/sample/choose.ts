@@ -1,0 +1,69 @@
+// Choosing the next token from logits: temperature, then top-k, then top-p (Holtzman et al. 2020).
+
+import { assert } from "../errors.ts"
+
+export interface Filters {
+  /** Divides the logits; 0 takes the likeliest token. */
+  temperature: number
+  /** Keeps the k likeliest tokens; 0 keeps all. */
+  topK: number
+  /** Keeps the likeliest tokens whose probabilities first reach p; 1 keeps all. */
+  topP: number
+}
+
+/** Picks a token of the first V logits by one uniform number in [0,1). */
+export function chooseToken(
+  logits: Float32Array,
+  V: number,
+  { temperature, topK, topP }: Filters,
+  uniform: number,
+): number {
+  assert(V >= 1 && V <= logits.length && uniform >= 0 && uniform < 1, "bad draw")
+  const best = argmax(logits, V)
+  if (temperature === 0) return best
+
+  const top = logits[best]!
+  const weights = new Float64Array(V)
+  let total = 0
+  for (let i = 0; i < V; i++) total += weights[i] = Math.exp((logits[i]! - top) / temperature)
+  if (topK > 0 || topP < 1) total = filter(weights, total, topK, topP)
+
+  let left = uniform * total
+  let last = best
+  for (let i = 0; i < V; i++) {
+    if (weights[i] === 0) continue
+    last = i
+    left -= weights[i]!
+    if (left < 0) return i
+  }
+  return last // rounding may leave a crumb past the end
+}
+
+function argmax(logits: Float32Array, V: number): number {
+  let best = 0
+  for (let i = 1; i < V; i++) if (logits[i]! > logits[best]!) best = i
+  return best
+}
+
+/** Sets the weights of all other tokens to 0 and returns the sum of those that stay. Equal weights
+ * stay in the order of their tokens. */
+function filter(weights: Float64Array, total: number, topK: number, topP: number): number {
+  // Tokens below this make up less than 1 − p together, so that the sort can leave them out.
+  const floor = topK > 0 ? 0 : ((1 - topP) * total) / weights.length
+  const order: number[] = []
+  for (let i = 0; i < weights.length; i++) if (weights[i]! > floor) order.push(i)
+  order.sort((a, b) => weights[b]! - weights[a]! || a - b)
+  if (topK > 0 && order.length > topK) order.length = topK
+
+  let mass = 0
+  for (const i of order) mass += weights[i]!
+  const wanted = topP * (topK > 0 ? mass : total)
+  let kept = 0
+  let sum = 0
+  while (kept < order.length && (kept === 0 || sum < wanted)) sum += weights[order[kept++]!]!
+
+  const stay = order.slice(0, kept).map((i) => [i, weights[i]!] as const)
+  weights.fill(0)
+  for (const [i, weight] of stay) weights[i] = weight
+  return sum
+}
