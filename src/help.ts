@@ -5,7 +5,11 @@ import type { CommandSpec, OptionSpec } from "./options.ts"
 /** The help text of a command. */
 export function helpText(command: CommandSpec): string {
   const { name, summary, positional, options, examples = [] } = command
-  const argument = positional ? (positional.required ? positional.name : `[${positional.name}]`) : ""
+  const argument = positional
+    ? positional.required
+      ? positional.name
+      : `[${positional.name}]`
+    : ""
   const lines = [`llm ${[name, argument, "[options]"].filter(Boolean).join(" ")}`, "", summary]
   if (positional) lines.push("", `  ${positional.name.padEnd(LEFT)}${positional.help}`)
   for (const group of new Set(options.map((option) => option.group))) {

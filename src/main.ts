@@ -13,7 +13,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<{ command:
   train: { summary: "train or fine-tune a model", load: () => import("./commands/train.ts") },
   sample: { summary: "write text", load: () => import("./commands/sample.ts") },
   data: { summary: "make token files", load: () => import("./commands/data.ts") },
-  plan: { summary: "the arena: every tensor, its place and life", load: () => import("./commands/plan.ts") },
+  plan: {
+    summary: "the arena: every tensor, its place and life",
+    load: () => import("./commands/plan.ts"),
+  },
   emit: { summary: "the training step as one C file", load: () => import("./commands/emit.ts") },
   info: { summary: "this machine and its kernels", load: () => import("./commands/info.ts") },
 }
@@ -35,7 +38,9 @@ async function main([name, ...args]: string[]): Promise<number> {
     const { nearest, parseOptions } = await import("./options.ts")
     if (!entry) {
       const near = nearest(name, Object.keys(COMMANDS))
-      throw new UserError(`no command ${name} (${near ? `did you mean ${near}?` : "see llm --help"})`)
+      throw new UserError(
+        `no command ${name} (${near ? `did you mean ${near}?` : "see llm --help"})`,
+      )
     }
     const { command } = await entry.load()
     if (args.includes("--help")) {
@@ -52,7 +57,9 @@ async function main([name, ...args]: string[]): Promise<number> {
 }
 
 function overview(): string {
-  const rows = Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(8)} ${summary}`)
+  const rows = Object.entries(COMMANDS).map(
+    ([name, { summary }]) => `  ${name.padEnd(8)} ${summary}`,
+  )
   return `llm: trains GPT-2-class language models\n\n${rows.join("\n")}\n\nllm COMMAND --help says more.\n`
 }
 

@@ -52,6 +52,19 @@ export class Options {
     return this.given.has(name)
   }
 
+  /** Every option that has a value, given or by default. */
+  resolved(): Record<string, Value> {
+    const positional = this.command.positional?.name.toLowerCase()
+    const names = this.command.options.map((option) => option.name)
+    const all = (positional ? [positional, ...names] : names).filter((name) => name !== "config")
+    return Object.fromEntries(
+      all.flatMap((name) => {
+        const value = this.value(name)
+        return value === undefined ? [] : [[name, value]]
+      }),
+    )
+  }
+
   flag(name: string): boolean {
     return this.value(name) === true
   }
@@ -122,7 +135,9 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
   if (typeof config === "string") readConfig(command, config, given)
   if (command.positional?.required && !given.has(positional!)) {
     const { name, help } = command.positional
-    throw new UserError(`llm ${command.name} needs ${name}: ${help} (see llm ${command.name} --help)`)
+    throw new UserError(
+      `llm ${command.name} needs ${name}: ${help} (see llm ${command.name} --help)`,
+    )
   }
   return new Options(command, given)
 }
@@ -142,7 +157,11 @@ function findOption(command: CommandSpec, arg: string): { spec: OptionSpec; inli
   throw new UserError(`llm ${command.name} has no option ${dashes}${name} (${hint})`)
 }
 
-function parseValue(spec: OptionSpec & { kind: Exclude<OptionSpec["kind"], "flag"> }, label: string, text: string): Value {
+function parseValue(
+  spec: OptionSpec & { kind: Exclude<OptionSpec["kind"], "flag"> },
+  label: string,
+  text: string,
+): Value {
   if (spec.kind === "text") {
     if (text === "") throw new UserError(`${label} is empty: it takes ${spec.value}`)
     if (spec.choices && !spec.choices.includes(text)) {
@@ -155,7 +174,11 @@ function parseValue(spec: OptionSpec & { kind: Exclude<OptionSpec["kind"], "flag
   const isNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text)
   const value = Number(text)
   const what = spec.kind === "int" ? "a whole number" : "a number"
-  if (!isNumber || !Number.isFinite(value) || (spec.kind === "int" && !Number.isSafeInteger(value))) {
+  if (
+    !isNumber ||
+    !Number.isFinite(value) ||
+    (spec.kind === "int" && !Number.isSafeInteger(value))
+  ) {
     throw new UserError(`${label} ${text} is not ${what}${rangeText(spec)}`)
   }
   const { min, max = Number.POSITIVE_INFINITY, open } = spec
@@ -165,9 +188,18 @@ function parseValue(spec: OptionSpec & { kind: Exclude<OptionSpec["kind"], "flag
   return value
 }
 
-function rangeText({ min, max, open }: { min: number; max?: number; open?: "min" | "max" }): string {
+function rangeText({
+  min,
+  max,
+  open,
+}: {
+  min: number
+  max?: number
+  open?: "min" | "max"
+}): string {
   const low = open === "min" ? `above ${min}` : `from ${min}`
-  if (max === undefined || max === Number.POSITIVE_INFINITY) return ` ${low}${open === "min" ? "" : " up"}`
+  if (max === undefined || max === Number.POSITIVE_INFINITY)
+    return ` ${low}${open === "min" ? "" : " up"}`
   return ` ${low} ${open === "max" ? "to below" : "to"} ${max}`
 }
 
@@ -184,7 +216,10 @@ function readConfig(command: CommandSpec, path: string, given: Map<string, Value
     const label = `${path}: ${key}`
     if (key === "version" || key === "command") continue // run.toml says who wrote it
     if (!spec && key !== positional) {
-      const near = nearest(key, command.options.map((option) => option.name))
+      const near = nearest(
+        key,
+        command.options.map((option) => option.name),
+      )
       throw new UserError(`${label} is no option${near ? ` (did you mean ${near}?)` : ""}`)
     }
     if (spec?.kind === "flag") {

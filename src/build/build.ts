@@ -11,7 +11,9 @@ const { warning } = buildNative((line) => console.error(line))
 if (warning) console.error(`warning: ${warning}`)
 
 const reference = readdirSync("c/reference").map((name) => join("c/reference", name))
-const libraries = warning ? [] : readdirSync(NATIVE_BUILD_DIR).filter((n) => /\.so(\.\d+)?$/.test(n))
+const libraries = warning
+  ? []
+  : readdirSync(NATIVE_BUILD_DIR).filter((n) => /\.so(\.\d+)?$/.test(n))
 const assets = ["c/llm.h", ...reference, ...libraries.map((name) => join(NATIVE_BUILD_DIR, name))]
 
 // A worker's file is an entry point of its own, so that it exists inside the executable.
@@ -19,8 +21,11 @@ const entries = ["src/main.ts", "src/data/tokenize-worker.ts"]
 const asFiles = [".h", ".c", ".so", ".1"].map((extension) => `--loader=${extension}:file`)
 const { status } = spawnSync(
   process.execPath,
-  ["build", "--compile", "--minify-syntax", "--asset-naming=[name].[ext]", ...asFiles]
-    .concat("--outfile=llm", ...entries, ...assets),
+  ["build", "--compile", "--minify-syntax", "--asset-naming=[name].[ext]", ...asFiles].concat(
+    "--outfile=llm",
+    ...entries,
+    ...assets,
+  ),
   { stdio: ["ignore", "ignore", "inherit"] },
 )
 if (status !== 0) throw new Error("bun build failed")

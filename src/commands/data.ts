@@ -8,6 +8,9 @@ import { prepareFile, prepareTinyShakespeare, type Split, writeSplit } from "../
 import { type Out, Progress } from "../data/progress.ts"
 import { downloadTinyShakespeare, readTinyShakespeare } from "../data/shakespeare.ts"
 import { UserError } from "../errors.ts"
+import type { Command } from "../main.ts"
+import type { CommandSpec, Options } from "../options.ts"
+import { int } from "./specs.ts"
 
 export type DataOptions = {
   source: string
@@ -110,3 +113,54 @@ async function withProgress<T>(
     throw error
   }
 }
+
+const spec: CommandSpec = {
+  name: "data",
+  summary: "Makes token files: data/NAME_train.bin and data/NAME_val.bin.",
+  positional: {
+    name: "SOURCE",
+    help: "tinyshakespeare, plays, or a .txt or .jsonl file of your own",
+    required: true,
+  },
+  options: [
+    {
+      name: "from",
+      group: "Source",
+      kind: "text",
+      value: "FILE",
+      help: "a local copy instead of a download (tinyshakespeare)",
+    },
+    {
+      name: "val-fraction",
+      group: "Source",
+      kind: "float",
+      value: "X",
+      min: 0,
+      max: 1,
+      open: "max",
+      help: `part of your own text that is kept for validation (${VAL_FRACTION})`,
+    },
+    { name: "seed", group: "Source", ...int(0, 2 ** 32 - 1), help: "of the plays (1)" },
+    {
+      name: "out-dir",
+      group: "Output",
+      kind: "text",
+      value: "FOLDER",
+      help: `folder (${OUT_DIR})`,
+    },
+  ],
+  examples: ["llm data tinyshakespeare", "llm data plays", "llm data my.txt --val-fraction 0.05"],
+}
+
+async function run(options: Options): Promise<number> {
+  await data({
+    source: options.text("source")!,
+    from: options.text("from"),
+    valFraction: options.optionalNumber("val-fraction"),
+    outDir: options.text("out-dir"),
+    seed: options.optionalNumber("seed"),
+  })
+  return 0
+}
+
+export const command: Command = { spec, run }

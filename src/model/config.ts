@@ -90,8 +90,13 @@ export function trainingFlops(config: Config, T: number): number {
 /** Throws for shapes that cannot be. */
 export function checkConfig({ NH, C }: Config): void {
   if (C % NH === 0) return
-  const divisors = Array.from({ length: Math.min(C, 256) }, (_, i) => i + 1).filter((n) => C % n === 0)
+  const divisors = Array.from({ length: Math.min(C, 256) }, (_, i) => i + 1).filter(
+    (n) => C % n === 0,
+  )
   const near = divisors.sort((a, b) => Math.abs(a - NH) - Math.abs(b - NH) || a - b).slice(0, 3)
-  const list = near.sort((a, b) => a - b).join(", ").replace(/, (\d+)$/, " or $1")
+  const list = near
+    .sort((a, b) => a - b)
+    .join(", ")
+    .replace(/, (\d+)$/, " or $1")
   throw new UserError(`--heads ${NH} does not divide --channels ${C} (try ${list})`)
 }

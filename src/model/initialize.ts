@@ -19,7 +19,7 @@ export function initialize(
 ): void {
   const table = parameterTable(config)
   for (const { name, init } of table) {
-    if (init === "ones") program.view({ ...parameters[name]!, dtype: "f32" }).fill(1)
+    if (init === "ones") program.view(parameters[name]!).fill(1)
   }
 
   const state = allocate(RNG_WORDS * 4)

@@ -4,13 +4,7 @@ import { fuseClassifier, fusePairs } from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
 import * as ops from "../program/ops.ts"
-import {
-  type Call,
-  elements,
-  type Phase,
-  type Runtime,
-  type Tensor,
-} from "../program/tensor.ts"
+import { type Call, elements, type Phase, type Runtime, type Tensor } from "../program/tensor.ts"
 import { type Config, parameterCount } from "./config.ts"
 import { forward, type Parameters, parameterTable } from "./gpt2.ts"
 
@@ -109,7 +103,20 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   const stacks = [parameters, gradients, m, v].flatMap((tensors) => Object.values(tensors))
   const always = [tokens, targets, loss, squares, ...Object.values(tensors), ...stacks]
   const title = `${describeConfig(config)}; B ${B}, T ${T}`
-  return { title, phases, always, parameters, gradients, m, v, tokens, targets, loss, squares, ...tensors }
+  return {
+    title,
+    phases,
+    always,
+    parameters,
+    gradients,
+    m,
+    v,
+    tokens,
+    targets,
+    loss,
+    squares,
+    ...tensors,
+  }
 }
 
 export interface DecodeProgram extends ProgramSource, DecodeTensors {
@@ -133,8 +140,7 @@ function lossOf(
   targets: Tensor,
   scale: number,
 ) {
-  const attend = (_l: number, name: string, qkv: Tensor) =>
-    ops.attention(g, name, [qkv], config.NH)
+  const attend = (_l: number, name: string, qkv: Tensor) => ops.attention(g, name, [qkv], config.NH)
   const logits = forward(g, parameters, config, tokens, null, attend)
   return { losses: g.run(ops.classifier(g, "losses", [logits, targets], config.V, scale)) }
 }

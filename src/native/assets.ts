@@ -3,10 +3,10 @@
 // into a cache folder named by their content; run from a checkout, they are used where they lie.
 
 import { createHash, randomBytes } from "node:crypto"
-import { lstatSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs"
+import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, join } from "node:path"
-import { UserError, assert } from "../errors.ts"
+import { assert, UserError } from "../errors.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
 export const NATIVE_BUILD_DIR = join(ROOT, "build", "native")
@@ -96,12 +96,16 @@ async function makeCacheDir(): Promise<string> {
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 })
   } catch (error) {
-    throw new UserError(`${dir}: cannot make the cache folder (${(error as Error).message}); ${CACHE_HINT}`)
+    throw new UserError(
+      `${dir}: cannot make the cache folder (${(error as Error).message}); ${CACHE_HINT}`,
+    )
   }
   // Libraries are loaded from here: nobody else may be able to replace them.
   const { uid, mode } = lstatSync(dir)
   if (uid !== process.getuid!() || (mode & 0o022) !== 0) {
-    throw new UserError(`${dir}: the cache folder belongs to, or is writable by, someone else; ${CACHE_HINT}`)
+    throw new UserError(
+      `${dir}: the cache folder belongs to, or is writable by, someone else; ${CACHE_HINT}`,
+    )
   }
   return dir
 }

@@ -8,10 +8,13 @@ import { dirname, join } from "node:path"
 import { assert, UserError } from "../errors.ts"
 import { assetNames, assetPaths, cacheDir } from "./assets.ts"
 import type { Signature } from "./contract.ts"
-import { type NativeFunctions, ffiSymbols } from "./functions.ts"
+import { ffiSymbols, type NativeFunctions } from "./functions.ts"
 
-const LIBRARY_FOLDERS = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu"]
-  .concat("/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
+const LIBRARY_FOLDERS = [
+  "/lib/x86_64-linux-gnu",
+  "/usr/lib/x86_64-linux-gnu",
+  "/lib/aarch64-linux-gnu",
+].concat("/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 
 /** A folder with libm.so and libc.so. */
 async function linkFolder(): Promise<string> {

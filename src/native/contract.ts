@@ -46,7 +46,13 @@ export function parseContract(header: string): Contract {
 function parseParameter(text: string): Parameter {
   const match = /^(const )?(\w+) (\*?)(\w+)$/.exec(text)
   assert(match, `llm.h: cannot read the parameter "${text}"`)
-  const [, constant, base, star, name] = match as unknown as [string, string, string, string, string]
+  const [, constant, base, star, name] = match as unknown as [
+    string,
+    string,
+    string,
+    string,
+    string,
+  ]
   const type = cType(base)
   if (star === "") return { name, type, readOnly: true }
   assert(type !== "i64" && type !== "pointer", `llm.h: no pointers to ${type}`)

@@ -15,7 +15,9 @@ const OPENMP_FILE = "libgomp.so.1"
 
 let contractText: Promise<Contract> | undefined
 export function contract(): Promise<Contract> {
-  contractText ??= readAsset("llm.h").then((bytes) => parseContract(new TextDecoder().decode(bytes)))
+  contractText ??= readAsset("llm.h").then((bytes) =>
+    parseContract(new TextDecoder().decode(bytes)),
+  )
   return contractText
 }
 
@@ -59,7 +61,10 @@ export async function libraries(): Promise<{ name: LibraryName; reason?: string 
     { name: "reference" },
     ...CPU_LIBRARIES.map((name) => {
       if (!built.includes(libraryFile(name))) {
-        return { name, reason: "not in this build, which found no C compiler (install gcc, rebuild)" }
+        return {
+          name,
+          reason: "not in this build, which found no C compiler (install gcc, rebuild)",
+        }
       }
       return runs.includes(name) ? { name } : { name, reason: "this CPU cannot run it" }
     }),

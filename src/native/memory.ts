@@ -1,8 +1,8 @@
 // Native memory for tensors. It is mapped, not taken from the collector's heap, so that nothing a
 // kernel holds can move or be freed; JavaScript sees views.
 
-import { type Pointer, dlopen, toArrayBuffer } from "bun:ffi"
-import { UserError, assert } from "../errors.ts"
+import { dlopen, type Pointer, toArrayBuffer } from "bun:ffi"
+import { assert, UserError } from "../errors.ts"
 
 const PROT_READ_WRITE = 3
 const MAP_PRIVATE_ANONYMOUS = 0x22

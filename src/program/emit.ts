@@ -118,4 +118,3 @@ function literal(what: string, type: CType, value: number): string {
   assert(Number.isInteger(value) && Math.abs(value) <= limit, `${what} = ${value}`)
   return type === "i64" ? `${value}LL` : `${value}`
 }
-

@@ -97,9 +97,9 @@ export function matmul(
     backward: (d) => {
       const dout = d.of(out)
       const dweight = d.into(weight)
-      const dbias = bias && d.into(bias)
+      const dbias = bias ? d.into(bias).tensor : null
       const dinp = d.into(inp)
-      const toWeight = [dweight.tensor, dbias && dbias.tensor, dout, inp, scratch(), N, C, OC]
+      const toWeight = [dweight.tensor, dbias, dout, inp, scratch(), N, C, OC]
       return [
         { kernel: "matmul_backward_weight", args: [...toWeight, dweight.accumulate] },
         {

@@ -1,7 +1,7 @@
 // From phases of calls to a memory plan: which tensors there are, how long each lives, where it lies.
 
 import { type Plan, planArena } from "./arena.ts"
-import { elements, isTensor, owner, type Phase, type Tensor, tensorBytes, BYTES } from "./tensor.ts"
+import { BYTES, elements, isTensor, owner, type Phase, type Tensor, tensorBytes } from "./tensor.ts"
 
 export interface Placement {
   tensor: Tensor

@@ -1,6 +1,7 @@
 // Text from a model, one token at a time, through the program's decode phase and its cache.
 
 import { Random } from "../data/random.ts"
+import { VOCABULARY } from "../data/tokenizer.ts"
 import type { Config } from "../model/config.ts"
 import type { DecodeTensors } from "../model/program.ts"
 import type { Program } from "../program/link.ts"
@@ -24,6 +25,7 @@ export async function* generate(
 ): AsyncGenerator<number> {
   const [tokenView, positionView] = [program.view(token), program.view(position)]
   const nextLogits = program.view(logits)
+  const readable = Math.min(V, VOCABULARY) // a larger vocabulary's other tokens have no text
   const random = new Random(seed)
   const text: number[] = []
   let cached = 0
@@ -42,7 +44,7 @@ export async function* generate(
   }
   for (const next of prompt) read(next)
   for (let i = 0; i < count; i++) {
-    const next = chooseToken(nextLogits, V, filters, random.uniform())
+    const next = chooseToken(nextLogits, readable, filters, random.uniform())
     yield next
     if (i + 1 < count) read(next)
     await Bun.sleep(0) // so that a signal is heard between tokens

@@ -1,0 +1,36 @@
+// llm info: this machine and its kernels.
+
+import type { Command } from "../main.ts"
+import { cpuName, instructionSets, usableCores } from "../native/cpu.ts"
+import { openDevice } from "../native/device.ts"
+import { libraries } from "../native/library.ts"
+import { measurePeak } from "../native/peak.ts"
+import type { CommandSpec } from "../options.ts"
+import { VERSION } from "../version.ts"
+
+const spec: CommandSpec = {
+  name: "info",
+  summary: "Prints the version, this machine, the kernels chosen, and the measured f32 peak.",
+  options: [],
+}
+
+async function run(): Promise<number> {
+  const sets = await instructionSets()
+  const kernels = await openDevice("auto", 0)
+  const peak = measurePeak(kernels)
+  const rows: [string, string][] = [
+    ["version", VERSION],
+    ["CPU", cpuName()],
+    ["instruction set", sets.at(-1) ?? "none that a kernel library is built for"],
+    ["cores", `${usableCores()} that this process may use`],
+    ["kernels", kernels.name],
+    ["f32 peak", `${(peak / 1e9).toFixed(1)} GFLOP/s, measured`],
+  ]
+  for (const { name, reason } of await libraries()) {
+    rows.push([`library ${name}`, reason ?? "usable"])
+  }
+  for (const [name, value] of rows) process.stdout.write(`${name.padEnd(24)}${value}\n`)
+  return 0
+}
+
+export const command: Command = { spec, run }

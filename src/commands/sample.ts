@@ -1,0 +1,112 @@
+// llm sample [CHECKPOINT]
+
+import { thousands } from "../data/files.ts"
+import { Decoder, END_OF_TEXT, loadEncoder } from "../data/tokenizer.ts"
+import { UserError } from "../errors.ts"
+import { readModelHeader } from "../formats/model.ts"
+import type { Command } from "../main.ts"
+import { decodeProgram } from "../model/program.ts"
+import { loadWeights } from "../model/weights.ts"
+import { type Device, openDevice } from "../native/device.ts"
+import type { CommandSpec, Options } from "../options.ts"
+import { Program } from "../program/link.ts"
+import { generate } from "../sample/generate.ts"
+import { DEVICE_OPTIONS, int } from "./specs.ts"
+
+const spec: CommandSpec = {
+  name: "sample",
+  summary: "Writes text with a model: the text to stdout, the speed to stderr.",
+  positional: { name: "CHECKPOINT", help: "a GPT-2 model file", required: true },
+  options: [
+    {
+      name: "prompt",
+      group: "Text",
+      kind: "text",
+      value: "TEXT",
+      help: "what the text goes on from (the start of a document)",
+    },
+    { name: "tokens", group: "Text", ...int(1), default: 256, help: "tokens to write" },
+    {
+      name: "temperature",
+      group: "Choice",
+      kind: "float",
+      value: "X",
+      min: 0,
+      default: 1,
+      help: "divides the logits; 0: always the likeliest token",
+    },
+    {
+      name: "top-k",
+      group: "Choice",
+      ...int(0),
+      default: 0,
+      help: "of the K likeliest tokens; 0: of all",
+    },
+    {
+      name: "top-p",
+      group: "Choice",
+      kind: "float",
+      value: "X",
+      min: 0,
+      open: "min",
+      max: 1,
+      default: 1,
+      help: "of the likeliest tokens that make up this probability",
+    },
+    { name: "seed", group: "Choice", ...int(0, 2 ** 32 - 1), default: 42, help: "of the draws" },
+    ...DEVICE_OPTIONS,
+  ],
+  examples: ['llm sample runs/a/model_00001000.bin --prompt "To be" --temperature 0.8'],
+}
+
+async function run(options: Options): Promise<number> {
+  const path = options.text("checkpoint")!
+  const { config } = readModelHeader(path)
+  const prompt = await promptTokens(options.text("prompt"), config.V)
+  const kernels = await openDevice(options.text("device") as Device, options.number("threads"))
+  const tensors = decodeProgram(config)
+  const program = await Program.link(tensors, kernels)
+  loadWeights(path, program, tensors.parameters, config)
+
+  const stream = (await Decoder.load()).stream()
+  let stopped = false
+  process.on("SIGINT", () => {
+    stopped = true
+  })
+  const start = performance.now()
+  let count = 0
+  if (options.text("prompt")) process.stdout.write(options.text("prompt")!)
+  const tokens = generate(program, tensors, config, {
+    prompt,
+    count: options.number("tokens"),
+    temperature: options.number("temperature"),
+    topK: options.number("top-k"),
+    topP: options.number("top-p"),
+    seed: options.number("seed"),
+  })
+  for await (const token of tokens) {
+    count++
+    if (token === END_OF_TEXT || stopped) break
+    process.stdout.write(stream.push(token))
+  }
+  process.stdout.write(`${stream.end()}\n`)
+  const seconds = (performance.now() - start) / 1000
+  process.stderr.write(
+    `${thousands(count)} tokens, ${(count / seconds).toFixed(1)} tokens/s, prompt of ${prompt.length} included\n`,
+  )
+  return stopped ? 130 : 0
+}
+
+async function promptTokens(text: string | undefined, V: number): Promise<number[]> {
+  if (text === undefined) return [END_OF_TEXT < V ? END_OF_TEXT : 0]
+  const tokens = (await loadEncoder())(text)
+  const unknown = tokens.find((token) => token >= V)
+  if (unknown !== undefined) {
+    throw new UserError(
+      `--prompt: token ${unknown} is outside the model's vocabulary of ${thousands(V)} (try other words)`,
+    )
+  }
+  return [...tokens]
+}
+
+export const command: Command = { spec, run }

@@ -1,0 +1,76 @@
+// Options that several commands share.
+
+import { PRESET_NAMES } from "../model/config.ts"
+import { DEVICES } from "../native/device.ts"
+import type { OptionSpec } from "../options.ts"
+
+const MAX_INT = 2 ** 31 - 1 // a kernel's dimensions are int
+
+export const int = (min: number, max = MAX_INT) => ({ kind: "int", value: "N", min, max }) as const
+
+/** The model's shape. */
+export const MODEL_OPTIONS: OptionSpec[] = [
+  {
+    name: "init",
+    short: "e",
+    group: "Model",
+    kind: "text",
+    value: "NAME|FILE",
+    help: `a preset from scratch (${PRESET_NAMES[1]}, gpt3:c768, …) or a model file; else a small model`,
+  },
+  { name: "layers", group: "Model", ...int(1, 1024), help: "layers; the preset's" },
+  { name: "heads", group: "Model", ...int(1, 1024), help: "attention heads; the preset's" },
+  { name: "channels", group: "Model", ...int(1, 65536), help: "channels; the preset's" },
+  {
+    name: "context-max",
+    group: "Model",
+    ...int(1, 2 ** 20),
+    help: "longest context that the model can have; the preset's",
+  },
+  { name: "vocab", group: "Model", ...int(2, 2 ** 20), help: "vocabulary; GPT-2's 50257" },
+]
+
+export const SHAPE_OPTIONS: OptionSpec[] = [
+  { name: "batch", short: "b", group: "Batch", ...int(1, 2 ** 20), default: 4, help: "sequences" },
+  {
+    name: "context",
+    short: "t",
+    group: "Batch",
+    ...int(1, 2 ** 20),
+    help: "tokens a sequence (64, or the model's longest context)",
+  },
+  {
+    name: "total-batch",
+    short: "d",
+    group: "Batch",
+    ...int(1),
+    help: "tokens a step, by gradient accumulation (batch × context)",
+  },
+]
+
+export const DEVICE_OPTIONS: OptionSpec[] = [
+  {
+    name: "device",
+    group: "Machine",
+    kind: "text",
+    value: "NAME",
+    choices: DEVICES,
+    default: "auto",
+    help: `kernels: ${DEVICES.join(", ")}`,
+  },
+  {
+    name: "threads",
+    group: "Machine",
+    ...int(0, 1024),
+    default: 0,
+    help: "threads; 0: the cores that this process may use",
+  },
+]
+
+export const CONFIG_OPTION: OptionSpec = {
+  name: "config",
+  group: "Run",
+  kind: "text",
+  value: "FILE",
+  help: "a TOML file with any of these options; the command line wins",
+}

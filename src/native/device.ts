@@ -1,0 +1,39 @@
+// --device and --threads: which kernels a run uses.
+
+import { UserError } from "../errors.ts"
+import { usableCores } from "./cpu.ts"
+import { bestCpuLibrary, Kernels, libraries } from "./library.ts"
+
+export const DEVICES = ["auto", "cpu", "cuda", "reference"] as const
+export type Device = (typeof DEVICES)[number]
+
+/** Opens the kernels and sets the threads (0: all cores that this process may use). */
+export async function openDevice(device: Device, threads: number): Promise<Kernels> {
+  const kernels = await openLibrary(device)
+  const wanted = threads === 0 ? usableCores() : threads
+  if (kernels.name === "reference" && threads > 1) {
+    throw new UserError(
+      `--threads ${threads}: the reference kernels use one (leave it out, or --device cpu)`,
+    )
+  }
+  kernels.call("llm_threads", wanted)
+  return kernels
+}
+
+async function openLibrary(device: Device): Promise<Kernels> {
+  if (device === "cuda") {
+    throw new UserError("--device cuda: this build has no CUDA library (try --device cpu)")
+  }
+  if (device === "reference") return Kernels.open("reference")
+  const best = await bestCpuLibrary()
+  if (best) return Kernels.open(best)
+  const reasons = (await libraries()).filter(({ reason }) => reason)
+  const why = reasons.map(({ name, reason }) => `${name}: ${reason}`).join("; ")
+  if (device === "cpu") {
+    throw new UserError(
+      `--device cpu: no kernel library fits (${why}); --device reference is slow but works`,
+    )
+  }
+  process.stderr.write(`warning: using the slow reference kernels (${why})\n`)
+  return Kernels.open("reference")
+}

@@ -1,0 +1,75 @@
+// The run folder: main.log in llm.c's format, metrics.jsonl, run.toml, and the model.
+
+import { appendFileSync, existsSync, mkdirSync } from "node:fs"
+import { join } from "node:path"
+import { reason, writeWhole } from "../data/files.ts"
+import { UserError } from "../errors.ts"
+import type { Value } from "../options.ts"
+import { VERSION } from "../version.ts"
+
+export interface StepMetrics {
+  step: number
+  trainLoss: number
+  lr: number
+  gradNorm: number
+  ms: number
+  tokensPerSecond: number
+  mfu: number
+}
+
+export class RunFolder {
+  private constructor(readonly path: string) {}
+
+  /** Makes the folder for a new run. One that holds a run is refused, not overwritten. */
+  static create(path: string, settings: Record<string, Value>): RunFolder {
+    try {
+      mkdirSync(path, { recursive: true })
+    } catch (error) {
+      throw new UserError(
+        `--out ${path}: cannot make the folder: ${reason(error)} (choose another)`,
+      )
+    }
+    if (existsSync(join(path, "main.log"))) {
+      throw new UserError(`--out ${path} already holds a run (choose another folder, or delete it)`)
+    }
+    const folder = new RunFolder(path)
+    const lines = Object.entries({ version: VERSION, command: "train", ...settings })
+    const toml = lines.map(([key, value]) => `${key} = ${tomlValue(value)}\n`).join("")
+    writeWhole(folder.file("run.toml"), [new TextEncoder().encode(toml)])
+    folder.append("main.log", "")
+    folder.append("metrics.jsonl", "")
+    return folder
+  }
+
+  step(metrics: StepMetrics): void {
+    const { step, trainLoss, lr, gradNorm } = metrics
+    const numbers = `trl:${trainLoss.toFixed(4)} lr:${lr.toFixed(6)} norm:${gradNorm.toFixed(2)}`
+    this.append("main.log", `s:${step} ${numbers}\n`)
+    this.append("metrics.jsonl", `${JSON.stringify(metrics)}\n`)
+  }
+
+  validation(step: number, valLoss: number): void {
+    this.append("main.log", `s:${step} tel:${valLoss.toFixed(4)}\n`)
+    this.append("metrics.jsonl", `${JSON.stringify({ step, valLoss })}\n`)
+  }
+
+  file(name: string): string {
+    return join(this.path, name)
+  }
+
+  private append(name: string, text: string): void {
+    const path = this.file(name)
+    try {
+      appendFileSync(path, text)
+    } catch (error) {
+      throw new UserError(
+        `${path}: cannot write: ${reason(error)} (free some space or choose another --out)`,
+      )
+    }
+  }
+}
+
+/** JSON's strings and numbers are TOML's, for what options can hold. */
+function tomlValue(value: Value): string {
+  return JSON.stringify(value)
+}

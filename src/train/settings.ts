@@ -1,0 +1,131 @@
+// What a training run does, resolved from the options: every default filled in, every pair of
+// options that contradict each other refused.
+
+import { existsSync } from "node:fs"
+import { Loader, type LoaderOptions } from "../data/loader.ts"
+import { builtinCorpus } from "../data/plays.ts"
+import { UserError } from "../errors.ts"
+import { readModelHeader } from "../formats/model.ts"
+import {
+  type Config,
+  checkConfig,
+  GPT2_VOCABULARY,
+  PRESET_NAMES,
+  padVocabulary,
+  preset,
+  SMALL,
+} from "../model/config.ts"
+import type { Options } from "../options.ts"
+
+export interface ModelChoice {
+  config: Config
+  /** An llm.c model file to start from; otherwise the weights are drawn. */
+  file?: string
+}
+
+const SHAPE_OPTIONS = ["layers", "heads", "channels", "context-max", "vocab"]
+
+/** The model that --init and the shape options name. */
+export function chooseModel(options: Options): ModelChoice {
+  const init = options.text("init")
+  const base = init === undefined ? SMALL : preset(init)
+  if (init !== undefined && base === undefined) {
+    if (!existsSync(init)) {
+      throw new UserError(
+        `--init ${init}: no such file and no preset (presets: ${PRESET_NAMES.join(", ")})`,
+      )
+    }
+    const shape = SHAPE_OPTIONS.find((name) => options.isGiven(name))
+    if (shape) {
+      throw new UserError(
+        `--${shape} ${options.number(shape)} contradicts --init ${init}, a file that fixes the model's shape (leave one out)`,
+      )
+    }
+    return { config: readModelHeader(init).config, file: init }
+  }
+  const { L, NH, C, maxT, V } = base!
+  const chosenV = options.optionalNumber("vocab") ?? V
+  const config = {
+    L: options.optionalNumber("layers") ?? L,
+    NH: options.optionalNumber("heads") ?? NH,
+    C: options.optionalNumber("channels") ?? C,
+    maxT: options.optionalNumber("context-max") ?? maxT,
+    V: chosenV,
+    Vp: padVocabulary(chosenV),
+  }
+  checkConfig(config)
+  return { config }
+}
+
+export interface Data {
+  name: string
+  train: Loader
+  val?: Loader
+  /** Why there is no validation, when there is none. */
+  noVal?: string
+  /** The entropy of the built-in corpus's validation part: no model's loss can be below it. */
+  valEntropy?: number
+}
+
+/** Opens the token files, or makes the built-in corpus. */
+export async function openData(options: Options, shape: LoaderOptions): Promise<Data> {
+  const tokens = options.text("tokens")
+  const given = options.text("val")
+  const valShape = { ...shape, shuffle: false }
+  if (tokens === undefined) {
+    if (given !== undefined) {
+      throw new UserError(
+        `--val ${given} needs TOKENS (the built-in corpus has its own validation)`,
+      )
+    }
+    if (shape.vocabulary < GPT2_VOCABULARY) {
+      throw new UserError(
+        `--vocab ${shape.vocabulary} is below ${GPT2_VOCABULARY}, the built-in corpus's vocabulary (leave it out, or give TOKENS)`,
+      )
+    }
+    const corpus = await builtinCorpus()
+    return {
+      name: "the built-in corpus of plays",
+      train: Loader.over("the built-in corpus", corpus.train, shape),
+      val: Loader.over("the built-in corpus", corpus.val, valShape),
+      valEntropy: corpus.valNatsPerToken,
+    }
+  }
+  const train = Loader.open(tokens, shape)
+  if (given !== undefined) return { name: tokens, train, val: Loader.open(given, valShape) }
+
+  const guess = tokens.replace(/_train(?!.*_train)/, "_val")
+  if (guess === tokens)
+    return { name: tokens, train, noVal: `${tokens} has no _train to replace by _val` }
+  const isThere =
+    existsSync(guess) || (/[*?[{]/.test(guess) && !new Bun.Glob(guess).scanSync().next().done)
+  if (!isThere) return { name: tokens, train, noVal: `there is no ${guess}` }
+  return { name: tokens, train, val: Loader.open(guess, valShape) }
+}
+
+export interface Shape {
+  B: number
+  T: number
+  accumulation: number
+  totalBatch: number
+}
+
+/** B, T and the micro-steps of an optimizer step. */
+export function chooseShape(options: Options, { maxT }: Config): Shape {
+  const B = options.number("batch")
+  const T = options.optionalNumber("context") ?? Math.min(64, maxT)
+  if (T > maxT) {
+    throw new UserError(
+      `--context ${T} is above the model's longest context of ${maxT} (try --context ${maxT}, or a model with a larger --context-max)`,
+    )
+  }
+  const totalBatch = options.optionalNumber("total-batch") ?? B * T
+  if (totalBatch % (B * T) !== 0) {
+    const below = Math.floor(totalBatch / (B * T)) * B * T
+    const above = below + B * T
+    throw new UserError(
+      `--total-batch ${totalBatch} is not a multiple of --batch ${B} × --context ${T} = ${B * T} tokens (try ${below > 0 ? `${below} or ` : ""}${above})`,
+    )
+  }
+  return { B, T, accumulation: totalBatch / (B * T), totalBatch }
+}

@@ -1,0 +1,161 @@
+// The training loop.
+
+import { setImmediate } from "node:timers/promises"
+import { Decoder, END_OF_TEXT } from "../data/tokenizer.ts"
+import { type Config, trainingFlops } from "../model/config.ts"
+import type { TrainingProgram } from "../model/program.ts"
+import type { Program } from "../program/link.ts"
+import { generate } from "../sample/generate.ts"
+import type { Display } from "./display.ts"
+import type { RunFolder } from "./runfolder.ts"
+import { learningRate, type Schedule } from "./schedule.ts"
+import type { Data, Shape } from "./settings.ts"
+
+export interface TrainOptions extends Shape {
+  schedule: Schedule
+  /** Norm at which gradients are clipped; 0: never. */
+  gradClip: number
+  valEvery: number
+  valBatches: number
+  sampleEvery: number
+  sampleTokens: number
+  overfitBatch: boolean
+  seed: number
+}
+
+export interface Outcome {
+  /** Updates that were made. */
+  steps: number
+  /** Of the last validation. */
+  valLoss?: number
+  /** The signal that ended the run early. */
+  signal?: "SIGINT" | "SIGTERM"
+}
+
+/** A loss or norm that is not a number ends the run; its numbers are worthless from there on. */
+export class Diverged extends Error {}
+
+export class Trainer {
+  private readonly views
+
+  constructor(
+    private readonly program: Program,
+    private readonly tensors: TrainingProgram,
+    private readonly config: Config,
+    private readonly data: Data,
+    private readonly options: TrainOptions,
+    /** Floating-point operations a second that the machine can do. */
+    private readonly peakFlops: number,
+    private readonly display: Display,
+    private readonly folder?: RunFolder,
+  ) {
+    const { tokens, targets, loss, squares } = tensors
+    this.views = {
+      tokens: program.view(tokens),
+      targets: program.view(targets),
+      loss: program.view(loss),
+      squares: program.view(squares),
+    }
+  }
+
+  async run(): Promise<Outcome> {
+    const { schedule, totalBatch, T, valEvery, sampleEvery } = this.options
+    const { steps } = schedule
+    const flopsAStep = trainingFlops(this.config, T) * totalBatch
+    const outcome: Outcome = { steps: 0 }
+    const stop = (signal: "SIGINT" | "SIGTERM") => {
+      outcome.signal = signal
+    }
+    process.on("SIGINT", stop).on("SIGTERM", stop)
+    let usualMs = 0 // a step, smoothed
+
+    for (let step = 0; ; step++) {
+      const isLast = step === steps
+      if (this.data.val && valEvery > 0 && (step % valEvery === 0 || isLast)) {
+        outcome.valLoss = this.validate(step)
+      }
+      if (sampleEvery > 0 && step > 0 && (step % sampleEvery === 0 || isLast))
+        await this.sample(step)
+      await setImmediate() // hears signals
+      if (isLast || outcome.signal) break
+
+      const start = performance.now()
+      const lr = learningRate(schedule, step)
+      const { trainLoss, gradNorm } = this.step(step, lr)
+      const ms = performance.now() - start
+      const tokensPerSecond = (totalBatch / ms) * 1000
+      const mfu = ((flopsAStep / ms) * 1000) / this.peakFlops
+      const metrics = { step, trainLoss, lr, gradNorm, ms, tokensPerSecond, mfu }
+      usualMs = usualMs === 0 ? ms : 0.9 * usualMs + 0.1 * ms
+      this.folder?.step(metrics)
+      this.display.step(metrics, usualMs * (steps - step - 1))
+      outcome.steps = step + 1
+    }
+    process.off("SIGINT", stop).off("SIGTERM", stop)
+    this.display.clear()
+    return outcome
+  }
+
+  /** One optimizer step: forward and backward passes over all micro-batches, then the update. */
+  private step(step: number, lr: number) {
+    const { accumulation, gradClip, overfitBatch } = this.options
+    const { tokens, targets, loss, squares } = this.views
+    let trainLoss = 0
+    for (let micro = 0; micro < accumulation; micro++) {
+      if (overfitBatch && micro === 0) this.data.train.reset()
+      this.data.train.next(tokens, targets)
+      this.program.run("forward")
+      trainLoss += loss[0]! / accumulation
+      this.program.run("backward", micro === 0 ? 0 : 1)
+    }
+    trainLoss = Math.fround(trainLoss)
+    if (!Number.isFinite(trainLoss)) throw new Diverged(`step ${step}: the loss is ${trainLoss}`)
+
+    this.program.run("gradient_norm")
+    const gradNorm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0))
+    if (!Number.isFinite(gradNorm)) {
+      throw new Diverged(`step ${step}: the gradient's norm is ${gradNorm}`)
+    }
+    const scale = gradClip > 0 && gradNorm > gradClip ? gradClip / gradNorm : 1
+    this.program.run("update", lr, scale, step + 1)
+    return { trainLoss, gradNorm }
+  }
+
+  /** Mean loss over the first batches of the validation tokens. */
+  private validate(step: number): number {
+    const val = this.data.val!
+    const batches = Math.min(this.options.valBatches, val.batchesPerEpoch)
+    const { tokens, targets, loss } = this.views
+    val.reset()
+    let sum = 0
+    for (let i = 0; i < batches; i++) {
+      val.next(tokens, targets)
+      this.program.run("evaluate")
+      sum += loss[0]!
+    }
+    const valLoss = Math.fround(sum / batches)
+    this.folder?.validation(step, valLoss)
+    this.display.say(`step ${step}  validation loss ${valLoss.toFixed(4)}`)
+    return valLoss
+  }
+
+  /** Writes a sample, as it comes. */
+  private async sample(step: number): Promise<void> {
+    const { sampleTokens, seed } = this.options
+    const stream = (await Decoder.load()).stream()
+    this.display.say("---")
+    const tokens = generate(this.program, this.tensors, this.config, {
+      prompt: [END_OF_TEXT < this.config.V ? END_OF_TEXT : 0],
+      count: sampleTokens,
+      temperature: 1,
+      topK: 0,
+      topP: 1,
+      seed: seed + step,
+    })
+    for await (const token of tokens) {
+      if (token === END_OF_TEXT) this.display.write("\n---\n")
+      else this.display.write(stream.push(token))
+    }
+    this.display.say(`${stream.end()}\n---`)
+  }
+}
