@@ -7,6 +7,8 @@
 #define QUERIES 192 // of a forward task: its keys and values are packed once for all of them
 #define KEYS 128    // of a forward tile
 
+_Static_assert((2 * KEYS + QUERIES) * HEAD_MAX <= WORKSPACE, "a forward block fits");
+
 typedef struct {
     float max, sum;
 } Running;
@@ -95,6 +97,9 @@ static void put(float *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64
 
 #define TILE 64 // queries of a backward tile, and its keys
 
+_Static_assert((6 * TILE + 2 * MR) * HEAD_MAX + (2 * TILE + 3 * MR) * TILE <= WORKSPACE,
+               "a backward tile fits");
+
 // A strip of keys by queries from `first` on. p: scores become probabilities; dp: gradients of the
 // probabilities become those of the scores. Row r sees the queries from hidden + r on.
 INLINE void differentiate(float *p, float *dp, const float *lse, const float *delta, float scale,
@@ -153,19 +158,20 @@ static void backward_head(float *dqkv, const float *dout, const float *qkv, cons
                 // Of the queries before the strip's first key nobody sees it: whole panels of them,
                 // and the terms of the sums over queries, are left out.
                 const i64 rows = min_i64(MR, nk - j), hidden = later ? 0 : j;
-                const i64 first = hidden / NR * NR;
+                const i64 first = hidden / NR * NR, seen = nq - hidden;
                 const float *k = qkv + (j0 + j) * stride + C, *v = k + C;
                 float *d = dp + j * TILE, *dk = dqkv + (j0 + j) * stride + C, *dv = dk + C;
                 block_product(p + first, TILE, k, stride, rows, queries_t + first * HS, HS * NR,
                               nq - first, (int)HS, 0, NULL);
                 block_product(d + first, TILE, v, stride, rows, douts_t + first * HS, HS * NR,
                               nq - first, (int)HS, 0, NULL);
-                differentiate(p, d, lse + i0, delta + i0, scale, rows, first, nq, later ? -TILE : j);
-                block_product(dkv, width, p + hidden, TILE, rows, douts + hidden * NR, TILE * NR, HS,
-                              (int)(nq - hidden), 0, NULL);
+                differentiate(p, d, lse + i0, delta + i0, scale, rows, first, nq,
+                              later ? -TILE : j);
+                block_product(dkv, width, p + hidden, TILE, rows, douts + hidden * NR, TILE * NR,
+                              HS, (int)seen, 0, NULL);
                 put(dv, stride, dkv, width, rows, HS, later);
                 block_product(dkv, width, d + hidden, TILE, rows, queries + hidden * NR, TILE * NR,
-                              HS, (int)(nq - hidden), 0, NULL);
+                              HS, (int)seen, 0, NULL);
                 put(dk, stride, dkv, width, rows, HS, later);
             }
             turn(ds, dp);

@@ -32,9 +32,8 @@
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef float vec_anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int veci __attribute__((vector_size(4 * LANES), may_alias));
-typedef float half __attribute__((vector_size(2 * LANES), may_alias));
 typedef float half_anywhere __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
-typedef double vecd __attribute__((vector_size(4 * LANES))); // as many doubles as half has floats
+typedef double vecd __attribute__((vector_size(4 * LANES))); // of as many numbers as a half
 
 INLINE i64 min_i64(i64 a, i64 b) { return a < b ? a : b; }
 INLINE i64 max_i64(i64 a, i64 b) { return a > b ? a : b; }

@@ -31,22 +31,24 @@ INLINE vec vexp(vec x) {
 #endif
 }
 
-// (1 + tanh(y))/2 = 1/(1 + exp(-2y)), with y = sqrt(2/pi)·(x + 0.044715·x³): no cancellation where
-// tanh(y) nears -1. |x| beyond 16 has reached the limit, and clamping keeps x³ finite.
-INLINE vec gelu_gate(vec x) {
-    x = vmin(splat(16), vmax(splat(-16), x));
-    vec y2 = x * (-2 * 0.7978845608028654f) * (1.0f + 0.044715f * x * x);
-    return 1.0f / (1.0f + vexp(y2));
+// exp(-2y), with y = sqrt(2/pi)·(x + 0.044715·x³).
+INLINE vec gelu_exp(vec x) {
+    return vexp(x * (-2 * 0.7978845608028654f) * (1.0f + 0.044715f * x * x));
 }
 
-INLINE vec gelu(vec x) { return x * gelu_gate(x); }
+// x·(1 + tanh(y))/2 = x/(1 + exp(-2y)), which does not cancel where tanh(y) nears -1.
+// Beyond |x| = 16 the limit is reached, and x³ must not overflow to infinity times 0.
+INLINE vec gelu(vec x) {
+    return x * (1.0f / (1.0f + gelu_exp(vmin(splat(16), vmax(splat(-16), x)))));
+}
 
-// d/dx x·s(2y) = s + x·s·(1 - s)·2y'
+// s + x·s' with e = exp(-2y), s = 1/(1 + e) and s' = 2y'·s·(1 - s), where 1 - s = e·s does not
+// cancel. Beyond |x| = 10 the limit is reached, and up to there e is finite.
 INLINE vec gelu_gradient(vec x) {
-    vec gate = gelu_gate(x);
-    x = vmin(splat(16), vmax(splat(-16), x));
+    x = vmin(splat(10), vmax(splat(-10), x));
+    vec e = gelu_exp(x), s = 1.0f / (1.0f + e);
     vec dy2 = 2 * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
-    return gate + x * gate * (1.0f - gate) * dy2;
+    return s + x * dy2 * (e * s) * s;
 }
 
 INLINE float dot(const float *a, const float *b, i64 n) {
