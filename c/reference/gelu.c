@@ -1,6 +1,6 @@
 /* GELU, the transformer's non-linearity: x times (nearly) the probability that a standard normal
  * number is below x. Large inputs pass, negative ones fade out, and the bend between is smooth. */
-#include "gelu.h"
+#include "activation.h"
 
 #include "llm.h"
 

@@ -1,6 +1,6 @@
 /* The linear layer, where nearly all of the arithmetic is: each of OC output channels is a weighted
  * sum of the C input channels. One product goes forward; two come back, one for each factor. */
-#include "gelu.h"
+#include "activation.h"
 #include "llm.h"
 
 // The products backward walk down columns of their operands. Summing one cache line of neighbouring

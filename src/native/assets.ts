@@ -90,9 +90,7 @@ export function cacheDir(): Promise<string> {
 }
 
 async function makeCacheDir(): Promise<string> {
-  const hash = createHash("sha256")
-  for (const name of assetNames().sort()) hash.update(name).update(await readAsset(name))
-  const dir = join(cacheRoot(), hash.digest("hex").slice(0, 32))
+  const dir = isCompiled ? join(cacheRoot(), await contentHash()) : join(ROOT, "build", "cache")
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 })
   } catch (error) {
@@ -108,6 +106,12 @@ async function makeCacheDir(): Promise<string> {
     )
   }
   return dir
+}
+
+async function contentHash(): Promise<string> {
+  const hash = createHash("sha256")
+  for (const name of assetNames().sort()) hash.update(name).update(await readAsset(name))
+  return hash.digest("hex").slice(0, 32)
 }
 
 function cacheRoot(): string {

@@ -1,10 +1,9 @@
 // What this machine is: its instruction sets by CPUID, and the cores that this process may use.
 
 import { cc } from "bun:ffi"
-import { readFileSync, writeFileSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { availableParallelism, cpus } from "node:os"
-import { join } from "node:path"
-import { cacheDir } from "./assets.ts"
+import { cacheDir, unpack } from "./assets.ts"
 
 export type InstructionSet = "x86-64-v3" | "x86-64-v4" | "x86-64-v4-bf16"
 
@@ -34,8 +33,7 @@ const LEVELS: InstructionSet[] = ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"]
 /** The instruction sets that this CPU and system run, weakest first. */
 export async function instructionSets(): Promise<InstructionSet[]> {
   if (process.arch !== "x64") return []
-  const path = join(await cacheDir(), "cpuid.c")
-  writeFileSync(path, PROBE)
+  const path = unpack(await cacheDir(), "cpuid.c", new TextEncoder().encode(PROBE))
   const { symbols } = cc({
     source: path,
     flags: ["-nostdlib"],

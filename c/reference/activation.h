@@ -1,7 +1,7 @@
 /* The Gaussian error linear unit in its tanh form, and its derivative, of one number. Shared by the
  * op itself (gelu.c) and by the matrix products that apply it to their results (matmul.c). */
-#ifndef LLM_REFERENCE_GELU_H
-#define LLM_REFERENCE_GELU_H
+#ifndef LLM_REFERENCE_ACTIVATION_H
+#define LLM_REFERENCE_ACTIVATION_H
 
 #include "libm.h"
 
