@@ -26,8 +26,8 @@ typedef struct {
 } Next;
 
 /* The product of rows (rows,K), `stride` apart, and panels of `columns` columns, `panel_stride`
- * apart. tile, rows of ldt, is overwritten, or added to when `add`; it has room for whole strips and
- * whole vectors, and what is past the ends is undefined. next is advanced, or NULL. */
+ * apart. tile, rows of ldt, is overwritten, or added to when `add`; it has room for whole strips
+ * and whole vectors, and what is past the ends is undefined. next is advanced, or NULL. */
 HIDDEN void block_product(float *tile, i64 ldt, const float *first, i64 stride, i64 rows,
                           const float *panels, i64 panel_stride, i64 columns, int K, int add,
                           Next *next);
