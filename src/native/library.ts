@@ -7,6 +7,7 @@ import { compile, referenceSources } from "./compile.ts"
 import { type Contract, parseContract } from "./contract.ts"
 import { type InstructionSet, instructionSets } from "./cpu.ts"
 import { checkArguments, ffiSymbols, type NativeFunctions } from "./functions.ts"
+import { setDefaultVariable } from "./libc.ts"
 
 export type LibraryName = "reference" | InstructionSet
 export const CPU_LIBRARIES: InstructionSet[] = ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"]
@@ -41,6 +42,10 @@ export class Kernels {
     // The OpenMP run-time is found beside the library by its rpath, so it is unpacked first.
     const hasOwnOpenMP = assetNames().includes(OPENMP_FILE)
     const [path] = await assetPaths([libraryFile(name), ...(hasOwnOpenMP ? [OPENMP_FILE] : [])])
+    // By default libgomp's threads spin for milliseconds at a barrier: on a machine that others use
+    // too they then burn the very time slices that the thread they wait for needs (a step took 18
+    // times as long). This many rounds still bridge the gaps between kernels.
+    setDefaultVariable("GOMP_SPINCOUNT", "10000")
     const { symbols } = dlopen(path!, ffiSymbols(signatures.values()))
     return new Kernels(name, path, symbols as unknown as NativeFunctions, signatures)
   }

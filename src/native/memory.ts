@@ -1,26 +1,15 @@
 // Native memory for tensors. It is mapped, not taken from the collector's heap, so that nothing a
 // kernel holds can move or be freed; JavaScript sees views.
 
-import { dlopen, type Pointer, toArrayBuffer } from "bun:ffi"
+import { type Pointer, toArrayBuffer } from "bun:ffi"
 import { assert, UserError } from "../errors.ts"
+import { libc, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from "./libc.ts"
 
-const PROT_READ_WRITE = 3
-const MAP_PRIVATE_ANONYMOUS = 0x22
-const MADV_HUGEPAGE = 14
 const HUGE_PAGE = 2 * 2 ** 20 // bytes
 
 type ViewConstructor<V> = {
   new (buffer: ArrayBuffer, byteOffset?: number, length?: number): V
   BYTES_PER_ELEMENT: number
-}
-
-let libc: ReturnType<typeof openLibc> | undefined
-function openLibc() {
-  return dlopen("libc.so.6", {
-    mmap: { args: ["u64", "u64", "i32", "i32", "i32", "i64"], returns: "u64" },
-    munmap: { args: ["u64", "u64"], returns: "i32" },
-    madvise: { args: ["u64", "u64", "i32"], returns: "i32" },
-  }).symbols
 }
 
 const live = new Set<NativeMemory>()
@@ -30,27 +19,24 @@ export class NativeMemory {
     /** First byte, on a huge page's boundary. */
     readonly address: number,
     readonly bytes: number,
-    private readonly mapped: { address: bigint; bytes: number },
+    private readonly mapped: { address: number; bytes: number },
   ) {}
 
   /** Zeroed memory, in huge pages where the system grants them. */
   static allocate(bytes: number): NativeMemory {
     assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
-    libc ??= openLibc()
     const mappedBytes = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
-    const mapped = BigInt.asIntN(
-      64,
-      libc.mmap(0, mappedBytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0),
-    )
-    if (mapped === -1n) {
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS
+    const mapped = Number(libc().mmap(0, mappedBytes, PROT_READ | PROT_WRITE, flags, -1, 0))
+    if (mapped === -1) {
       const gigabytes = (bytes / 1e9).toFixed(2)
       throw new UserError(
         `this run needs ${gigabytes} GB of memory, which the system refuses (try a smaller --batch, --context or model)`,
       )
     }
-    const address = Math.ceil(Number(mapped) / HUGE_PAGE) * HUGE_PAGE
+    const address = Math.ceil(mapped / HUGE_PAGE) * HUGE_PAGE
     // Advice only: where huge pages are off, small ones serve.
-    libc.madvise(address, mappedBytes - HUGE_PAGE, MADV_HUGEPAGE)
+    libc().madvise(address, mappedBytes - HUGE_PAGE, MADV_HUGEPAGE)
     const memory = new NativeMemory(address, bytes, { address: mapped, bytes: mappedBytes })
     live.add(memory)
     return memory
@@ -71,7 +57,7 @@ export class NativeMemory {
 
   free(): void {
     assert(live.delete(this), "memory freed twice")
-    libc!.munmap(this.mapped.address, this.mapped.bytes)
+    libc().munmap(this.mapped.address, this.mapped.bytes)
   }
 }
 
