@@ -3,22 +3,21 @@
 
 import type { Kernels } from "./library.ts"
 
-const ENOUGH_MS = 15 // of one burst: long against waking the threads
+const BURST_MS = 15 // long against waking the threads
+const BURSTS = 4
 
 /** Floating-point operations a second of all threads together, the best of a few bursts. */
 export function measurePeak(kernels: Kernels): number {
   let work = 1e6
   let best = 0
-  for (let burst = 0; burst < 4; ) {
+  for (let full = 0; full < BURSTS; ) {
     const start = performance.now()
     const flops = kernels.call("llm_peak_f32", work)
-    const ms = performance.now() - start
-    if (ms < ENOUGH_MS) {
-      work = Math.ceil(work * Math.min(8, (1.2 * ENOUGH_MS) / Math.max(ms, 0.1)))
-      continue
-    }
-    best = Math.max(best, (flops / ms) * 1000)
-    burst++
+    best = Math.max(best, (flops / (performance.now() - start)) * 1000)
+    // By the best speed so far, not by this burst's time, which an interruption may have stretched.
+    const ms = (flops / best) * 1000
+    if (ms > 0.7 * BURST_MS) full++
+    else work = Math.ceil(work * Math.min(8, BURST_MS / ms))
   }
   return best
 }
