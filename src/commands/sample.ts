@@ -27,6 +27,12 @@ const spec: CommandSpec = {
     },
     { name: "tokens", group: "Text", ...int(1), default: 256, help: "tokens to write" },
     {
+      name: "context",
+      group: "Text",
+      ...int(1),
+      help: "tokens that the model looks back on (its longest context)",
+    },
+    {
       name: "temperature",
       group: "Choice",
       kind: "float",
@@ -62,6 +68,12 @@ const spec: CommandSpec = {
 async function run(options: Options): Promise<number> {
   const path = options.text("checkpoint")!
   const { config } = readModelHeader(path)
+  const context = options.optionalNumber("context") ?? config.maxT
+  if (context > config.maxT) {
+    throw new UserError(
+      `--context ${context} is above the model's longest context of ${config.maxT} (try --context ${config.maxT})`,
+    )
+  }
   const prompt = await promptTokens(options.text("prompt"), config.V)
   const kernels = await openDevice(options.text("device") as Device, options.number("threads"))
   const tensors = decodeProgram(config)
@@ -79,6 +91,7 @@ async function run(options: Options): Promise<number> {
   const tokens = generate(program, tensors, config, {
     prompt,
     count: options.number("tokens"),
+    context,
     temperature: options.number("temperature"),
     topK: options.number("top-k"),
     topP: options.number("top-p"),

@@ -45,7 +45,7 @@ const GPT3: Record<number, [L: number, HS: number]> = {
 }
 
 /** What a CPU trains from scratch while one waits. */
-export const SMALL: Config = makeConfig({ L: 4, NH: 4, C: 128, maxT: 256, V: GPT2_VOCABULARY })
+export const SMALL: Config = makeConfig({ L: 4, NH: 4, C: 128, maxT: 64, V: GPT2_VOCABULARY })
 
 function makeConfig(shape: Omit<Config, "Vp">): Config {
   return { ...shape, Vp: padVocabulary(shape.V) }

@@ -2,6 +2,7 @@
 
 import { Random } from "../data/random.ts"
 import { VOCABULARY } from "../data/tokenizer.ts"
+import { assert } from "../errors.ts"
 import type { Config } from "../model/config.ts"
 import type { DecodeTensors } from "../model/program.ts"
 import type { Program } from "../program/link.ts"
@@ -12,19 +13,23 @@ export interface GenerateOptions extends Filters {
   prompt: number[]
   /** How many tokens to write. */
   count: number
+  /** How many tokens back the model looks: at most its longest context, and no further than it was
+   * trained. */
+  context: number
   seed: number
 }
 
-/** Yields `count` tokens after the prompt. Past the longest context the newer half of the text is
+/** Yields `count` tokens after the prompt. Past the context the newer half of the text is
  * read again into an empty cache, as positions are absolute. */
 export async function* generate(
   program: Program,
   { token, position, logits }: DecodeTensors,
   { V, maxT }: Config,
-  { prompt, count, seed, ...filters }: GenerateOptions,
+  { prompt, count, context, seed, ...filters }: GenerateOptions,
 ): AsyncGenerator<number> {
   const [tokenView, positionView] = [program.view(token), program.view(position)]
   const nextLogits = program.view(logits)
+  assert(context >= 1 && context <= maxT, `a context of ${context}`)
   const readable = Math.min(V, VOCABULARY) // a larger vocabulary's other tokens have no text
   const random = new Random(seed)
   const text: number[] = []
@@ -35,9 +40,9 @@ export async function* generate(
     program.run("decode")
   }
   const read = (next: number) => {
-    if (cached === maxT) {
+    if (cached === context) {
       cached = 0
-      for (const old of text.slice(-Math.floor(maxT / 2))) feed(old)
+      for (const old of text.slice(text.length - Math.floor(context / 2))) feed(old)
     }
     text.push(next)
     feed(next)

@@ -23,6 +23,7 @@ export interface ModelChoice {
   file?: string
 }
 
+const DEFAULT_CONTEXT = 64
 const SHAPE_OPTIONS = ["layers", "heads", "channels", "context-max", "vocab"]
 
 /** The model that --init and the shape options name. */
@@ -43,7 +44,9 @@ export function chooseModel(options: Options): ModelChoice {
     }
     return { config: readModelHeader(init).config, file: init }
   }
-  const { L, NH, C, maxT, V } = base!
+  const { L, NH, C, V } = base!
+  // The small model is made for its run: positions that it never trains would only spoil samples.
+  const maxT = init === undefined ? (options.optionalNumber("context") ?? SMALL.maxT) : base!.maxT
   const chosenV = options.optionalNumber("vocab") ?? V
   const config = {
     L: options.optionalNumber("layers") ?? L,
@@ -113,7 +116,7 @@ export interface Shape {
 /** B, T and the micro-steps of an optimizer step. */
 export function chooseShape(options: Options, { maxT }: Config): Shape {
   const B = options.number("batch")
-  const T = options.optionalNumber("context") ?? Math.min(64, maxT)
+  const T = options.optionalNumber("context") ?? Math.min(DEFAULT_CONTEXT, maxT)
   if (T > maxT) {
     throw new UserError(
       `--context ${T} is above the model's longest context of ${maxT} (try --context ${maxT}, or a model with a larger --context-max)`,

@@ -141,12 +141,13 @@ export class Trainer {
 
   /** Writes a sample, as it comes. */
   private async sample(step: number): Promise<void> {
-    const { sampleTokens, seed } = this.options
+    const { sampleTokens, seed, T } = this.options
     const stream = (await Decoder.load()).stream()
     this.display.say("---")
     const tokens = generate(this.program, this.tensors, this.config, {
       prompt: [END_OF_TEXT < this.config.V ? END_OF_TEXT : 0],
       count: sampleTokens,
+      context: T,
       temperature: 1,
       topK: 0,
       topP: 1,
