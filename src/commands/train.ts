@@ -221,8 +221,6 @@ async function run(options: Options): Promise<number> {
   const program = await Program.link(tensors, kernels)
   if (file === undefined) initialize(program, tensors.parameters, config, kernels, seed)
   else loadWeights(file, program, tensors.parameters, config)
-  const peak = measurePeak(kernels)
-
   const display = new Display(steps)
   display.say(`model       ${describeConfig(config)}${file ? `, from ${file}` : ""}`)
   const tokens = `${thousands(data.train.tokenCount)} tokens`
@@ -233,13 +231,19 @@ async function run(options: Options): Promise<number> {
   display.say(
     `batch       ${B}×${T}${micro} = ${thousands(totalBatch)} tokens a step, ${thousands(steps)} steps`,
   )
-  const gflops = `${(peak / 1e9).toFixed(0)} GFLOP/s`
-  display.say(
-    `kernels     ${kernels.name}, ${threads} thread${threads === 1 ? "" : "s"}, peak ${gflops}`,
-  )
+  display.say(`kernels     ${kernels.name}, ${threads} thread${threads === 1 ? "" : "s"}`)
   display.say(`arena       ${thousands(program.plan.peak)} bytes`)
 
-  const trainer = new Trainer(program, tensors, config, data, trainOptions, peak, display, folder)
+  const trainer = new Trainer(
+    program,
+    tensors,
+    config,
+    data,
+    trainOptions,
+    () => measurePeak(kernels),
+    display,
+    folder,
+  )
   try {
     const outcome = await trainer.run()
     if (folder) {

@@ -44,8 +44,8 @@ export class Trainer {
     private readonly config: Config,
     private readonly data: Data,
     private readonly options: TrainOptions,
-    /** Floating-point operations a second that the machine can do. */
-    private readonly peakFlops: number,
+    /** Measures the floating-point operations a second that the machine can do. */
+    private readonly measurePeak: () => number,
     private readonly display: Display,
     private readonly folder?: RunFolder,
   ) {
@@ -68,6 +68,7 @@ export class Trainer {
     }
     process.on("SIGINT", stop).on("SIGTERM", stop)
     let usualMs = 0 // a step, smoothed
+    let peak = this.measurePeak()
 
     for (let step = 0; ; step++) {
       const isLast = step === steps
@@ -84,7 +85,9 @@ export class Trainer {
       const { trainLoss, gradNorm } = this.step(step, lr)
       const ms = performance.now() - start
       const tokensPerSecond = (totalBatch / ms) * 1000
-      const mfu = ((flopsAStep / ms) * 1000) / this.peakFlops
+      const flops = (flopsAStep / ms) * 1000
+      if (flops > peak) peak = Math.max(peak, this.measurePeak()) // it was measured in a bad moment
+      const mfu = flops / peak
       const metrics = { step, trainLoss, lr, gradNorm, ms, tokensPerSecond, mfu }
       usualMs = usualMs === 0 ? ms : 0.9 * usualMs + 0.1 * ms
       this.folder?.step(metrics)
