@@ -7,7 +7,7 @@ import { NATIVE_BUILD_DIR } from "../native/assets.ts"
 import { buildNative } from "./native.ts"
 
 process.chdir(join(import.meta.dir, "..", ".."))
-const { warning } = buildNative((line) => console.error(line))
+const { warning } = await buildNative((line) => console.error(line))
 if (warning) console.error(`warning: ${warning}`)
 
 const reference = readdirSync("c/reference").map((name) => join("c/reference", name))

@@ -38,7 +38,7 @@ export function findCompiler(): string | undefined {
 
 /** Builds what is missing or older than its sources. Returns what to tell the user when there is
  * nothing to build with. */
-export function buildNative(log: (line: string) => void): { warning?: string } {
+export async function buildNative(log: (line: string) => void): Promise<{ warning?: string }> {
   if (process.arch !== "x64") return { warning: `no kernel libraries for ${process.arch} yet` }
   if (isFresh()) return {}
   const compiler = findCompiler()
@@ -47,10 +47,8 @@ export function buildNative(log: (line: string) => void): { warning?: string } {
     return { warning: `${what} (install gcc, on Debian: apt install build-essential; build again)` }
   }
   mkdirSync(NATIVE_BUILD_DIR, { recursive: true })
-  for (const name of CPU_LIBRARIES) {
-    log(`${compiler}: c/cpu → ${libraryFile(name)}`)
-    compileLibrary(compiler, name)
-  }
+  log(`${compiler}: c/cpu → ${CPU_LIBRARIES.map(libraryFile).join(", ")}`)
+  await Promise.all(CPU_LIBRARIES.map((name) => compileLibrary(compiler, name)))
   copyOpenMP(compiler)
   return {}
 }
@@ -67,13 +65,15 @@ function isFresh(): boolean {
   return products.every((path) => statSync(path).mtimeMs > newest)
 }
 
-function compileLibrary(compiler: string, name: InstructionSet): void {
+async function compileLibrary(compiler: string, name: InstructionSet): Promise<void> {
   const target = join(NATIVE_BUILD_DIR, libraryFile(name))
   const temporary = `${target}.${process.pid}.tmp`
   const files = sourceFiles().filter((path) => path.endsWith(".c"))
   const args = [...FLAGS, ...ARCHITECTURE[name], `-I${join(ROOT, "c")}`, "-o", temporary, ...files]
-  const { status, stderr } = spawnSync(compiler, [...args, "-lm"], { encoding: "utf8" })
-  if (status !== 0) throw new Error(`${compiler} failed on c/cpu for ${name}:\n${stderr}`)
+  const run = Bun.spawn([compiler, ...args, "-lm"], { stderr: "pipe" })
+  const messages = await new Response(run.stderr).text()
+  if ((await run.exited) !== 0)
+    throw new Error(`${compiler} failed on c/cpu, ${name}:\n${messages}`)
   renameSync(temporary, target)
 }
 
