@@ -99,8 +99,8 @@ async function run(options: Options): Promise<number> {
   })
   for await (const token of tokens) {
     count++
-    if (token === END_OF_TEXT || stopped) break
-    process.stdout.write(stream.push(token))
+    if (stopped) break
+    process.stdout.write(token === END_OF_TEXT ? DOCUMENT_END : stream.push(token))
   }
   process.stdout.write(`${stream.end()}\n`)
   const seconds = (performance.now() - start) / 1000
@@ -109,6 +109,8 @@ async function run(options: Options): Promise<number> {
   )
   return stopped ? 130 : 0
 }
+
+const DOCUMENT_END = "\n---\n" // and on with the next one
 
 async function promptTokens(text: string | undefined, V: number): Promise<number[]> {
   if (text === undefined) return [END_OF_TEXT < V ? END_OF_TEXT : 0]

@@ -49,7 +49,7 @@ function argmax(logits: Float32Array, V: number): number {
  * stay in the order of their tokens. */
 function filter(weights: Float64Array, total: number, topK: number, topP: number): number {
   // Tokens below this make up less than 1 − p together, so that the sort can leave them out.
-  const floor = topK > 0 ? 0 : ((1 - topP) * total) / weights.length
+  const floor = topK > 0 ? kthBucketFloor(weights, topK) : ((1 - topP) * total) / weights.length
   const order: number[] = []
   for (let i = 0; i < weights.length; i++) if (weights[i]! > floor) order.push(i)
   order.sort((a, b) => weights[b]! - weights[a]! || a - b)
@@ -66,4 +66,24 @@ function filter(weights: Float64Array, total: number, topK: number, topP: number
   weights.fill(0)
   for (const [i, weight] of stay) weights[i] = weight
   return sum
+}
+
+const BUCKETS_A_NAT = 16
+const BUCKETS = 1024
+
+/** A weight below the k-th largest, and not far below it: sorting the whole vocabulary would take
+ * longer than a small model's forward pass. Weights are at most 1. */
+function kthBucketFloor(weights: Float64Array, k: number): number {
+  const counts = new Uint32Array(BUCKETS)
+  for (const weight of weights) {
+    const bucket = -Math.log(weight) * BUCKETS_A_NAT
+    if (bucket < BUCKETS) counts[bucket | 0]!++
+  }
+  let count = 0
+  for (let bucket = 0; bucket < BUCKETS; bucket++) {
+    count += counts[bucket]!
+    // One bucket further, as the logarithm's rounding may have put a weight next door.
+    if (count >= k) return Math.exp(-(bucket + 2) / BUCKETS_A_NAT)
+  }
+  return 0
 }
