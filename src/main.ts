@@ -1,5 +1,8 @@
 // Picks the command, prints one error line, sets the exit code.
 
+import { constants } from "node:os"
+import { reason } from "./data/files.ts"
+import { UserError } from "./errors.ts"
 import type { CommandSpec, Options } from "./options.ts"
 
 export interface Command {
@@ -23,18 +26,22 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<{ command:
 
 const USAGE = 2 // exit code of a user's mistake
 
-async function main([name, ...args]: string[]): Promise<number> {
-  const { UserError } = await import("./errors.ts")
+/** Runs a command line and returns the exit code. Throws only what is a bug of ours. */
+export async function main([name, ...args]: string[]): Promise<number> {
   try {
-    if (name === undefined || name === "help" || name === "--help" || name === "-h") {
+    if (name === undefined) {
+      process.stderr.write(overview())
+      return USAGE
+    }
+    if (name === "help" || name === "--help" || name === "-h") {
       process.stdout.write(overview())
-      return name === undefined ? USAGE : 0
+      return 0
     }
     if (name === "--version") {
       process.stdout.write(`llm ${(await import("./version.ts")).VERSION}\n`)
       return 0
     }
-    const entry = COMMANDS[name]
+    const entry = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
     const { nearest, parseOptions } = await import("./options.ts")
     if (!entry) {
       const near = nearest(name, Object.keys(COMMANDS))
@@ -50,10 +57,29 @@ async function main([name, ...args]: string[]): Promise<number> {
     }
     return await command.run(parseOptions(command.spec, args))
   } catch (error) {
-    if (!(error instanceof UserError)) throw error
-    process.stderr.write(`llm: ${error.message}\n`)
+    const message = explain(error)
+    if (message === undefined) throw error
+    process.stderr.write(`llm: ${message}\n`)
     return USAGE
   }
+}
+
+/** One line for what the user or the system did; undefined for a bug of ours. Control characters,
+ * which a path or value may hold, are spelled out: they would break the line or the terminal. */
+function explain(error: unknown): string | undefined {
+  const { path, syscall } = error as NodeJS.ErrnoException
+  const isSystem = error instanceof Error && syscall !== undefined
+  if (!(error instanceof UserError) && !isSystem) return undefined
+  const text = isSystem ? `${path ?? "output"}: cannot ${syscall}: ${reason(error)}` : error.message
+  return text.replace(/\p{Cc}/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`)
+}
+
+/** Ends the program when nobody reads its output any more, as SIGPIPE would, or when the output
+ * cannot be written. */
+function lostOutput(error: NodeJS.ErrnoException): never {
+  if (error.code === "EPIPE") process.exit(128 + constants.signals.SIGPIPE)
+  process.stderr.write(`llm: ${explain(error)}\n`)
+  process.exit(USAGE)
 }
 
 function overview(): string {
@@ -63,4 +89,8 @@ function overview(): string {
   return `llm: trains GPT-2-class language models\n\n${rows.join("\n")}\n\nllm COMMAND --help says more.\n`
 }
 
-process.exitCode = await main(process.argv.slice(2))
+if (import.meta.main) {
+  process.stdout.on("error", lostOutput)
+  process.stderr.on("error", () => process.exit(USAGE))
+  process.exitCode = await main(process.argv.slice(2))
+}
