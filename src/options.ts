@@ -2,6 +2,7 @@
 // config file and in run.toml.
 
 import { readFileSync } from "node:fs"
+import { reason, reason } from "./data/files.ts"
 import { UserError } from "./errors.ts"
 
 export type Value = string | number | boolean
@@ -103,10 +104,15 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
   for (let i = 0; i < args.length; i++) {
     let arg = args[i]!
     // llm.c names its token files by an option.
-    const isNamed = command.positional?.short && arg === `-${command.positional.short}`
-    if (isNamed && i + 1 < args.length) arg = args[++i]!
+    const short = command.positional?.short && `-${command.positional.short}`
+    const isNamed = short !== undefined && (arg === short || arg.startsWith(`${short}=`))
+    if (isNamed) {
+      const inline = arg === short ? undefined : arg.slice(short.length + 1)
+      arg = takeValue(short, command.positional!.name, inline, args[inline === undefined ? ++i : i])
+    }
     if (isNamed || !arg.startsWith("-")) {
       if (!positional) throw new UserError(`llm ${command.name} takes no argument, but got ${arg}`)
+      if (arg === "") throw new UserError(`${command.positional!.name} is empty (${SEE(command)})`)
       if (given.has(positional)) {
         throw new UserError(
           `llm ${command.name} takes one ${command.positional!.name}, but got ${given.get(positional)} and ${arg} (quote a glob)`,
@@ -125,10 +131,8 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
       given.set(spec.name, !hasValue || args[++i] === "1")
       continue
     }
-    const text = inline ?? args[++i]
-    if (text === undefined || (inline === undefined && isOptionLike(text))) {
-      throw new UserError(`${label} needs a value: ${label} ${spec.value}`)
-    }
+    const next = inline === undefined ? args[++i] : undefined
+    const text = takeValue(label, spec.value, inline, next)
     given.set(spec.name, parseValue(spec, label, text))
   }
   const config = given.get("config")
@@ -136,14 +140,31 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
   if (command.positional?.required && !given.has(positional!)) {
     const { name, help } = command.positional
     throw new UserError(
-      `llm ${command.name} needs ${name}: ${help} (see llm ${command.name} --help)`,
+      `llm ${command.name} needs ${name}: ${help} (${SEE(command)})`,
     )
   }
   return new Options(command, given)
 }
 
-// A negative number is a value, not an option.
-const isOptionLike = (text: string) => /^-[a-zA-Z-]/.test(text)
+const SEE = (command: CommandSpec) => `see llm ${command.name} --help`
+
+/** The argument after an option. A negative number is a value, not an option. */
+function valueOf(label: string, text: string | undefined, what: string): string {
+  if (text === undefined || /^-[a-zA-Z-]/.test(text)) {
+    throw new UserError(`${label} needs a value: ${label} ${what}`)
+  }
+  return text
+}
+
+/** An option's value: what stands behind its =, or else the next argument. */
+function takeValue(label: string, what: string, inline?: string, next?: string): string {
+  if (inline !== undefined) return inline
+  if (next === undefined) throw new UserError(`${label} needs a value: ${label} ${what}`)
+  if (!isOptionLike(next)) return next
+  throw new UserError(
+    `${label} needs a value, but got the option ${next} (a value that starts so: ${label}=${next})`,
+  )
+}
 
 function findOption(command: CommandSpec, arg: string): { spec: OptionSpec; inline?: string } {
   const [, dashes, name, inline] = /^(--?)([^=]*)(?:=(.*))?$/s.exec(arg)!
@@ -153,7 +174,7 @@ function findOption(command: CommandSpec, arg: string): { spec: OptionSpec; inli
   if (spec) return { spec, inline }
   const known = command.options.flatMap((o) => [`--${o.name}`, ...(o.short ? [`-${o.short}`] : [])])
   const near = nearest(`${dashes}${name}`, known)
-  const hint = near ? `did you mean ${near}?` : `see llm ${command.name} --help`
+  const hint = near ? `did you mean ${near}?` : SEE(command)
   throw new UserError(`llm ${command.name} has no option ${dashes}${name} (${hint})`)
 }
 
@@ -204,41 +225,58 @@ function rangeText({
 }
 
 function readConfig(command: CommandSpec, path: string, given: Map<string, Value>): void {
+  let text: string
+  try {
+    text = readFileSync(path, "utf8")
+  } catch (error) {
+    throw new UserError(`--config ${path}: cannot read: ${reason(error)} (give a TOML file)`)
+  }
   let table: Record<string, unknown>
   try {
-    table = Bun.TOML.parse(readFileSync(path, "utf8")) as Record<string, unknown>
+    table = Bun.TOML.parse(text) as Record<string, unknown>
   } catch (error) {
-    throw new UserError(`--config ${path}: ${(error as Error).message}`)
+    const what = (error as Error).message.replace(/^TOML Parse error: /, "")
+    throw new UserError(`--config ${path}: not TOML: ${what} (write name = value, a line each)`)
   }
   const positional = command.positional?.name.toLowerCase()
+  const names = command.options.map(({ name }) => name).filter((name) => name !== "config")
   for (const [key, value] of Object.entries(table)) {
-    const spec = command.options.find((option) => option.name === key)
     const label = `${path}: ${key}`
     if (key === "version" || key === "command") continue // run.toml says who wrote it
+    const spec = command.options.find(({ name }) => name === key && name !== "config")
     if (!spec && key !== positional) {
-      const near = nearest(
-        key,
-        command.options.map((option) => option.name),
-      )
-      throw new UserError(`${label} is no option${near ? ` (did you mean ${near}?)` : ""}`)
+      const near = nearest(key, positional ? [positional, ...names] : names)
+      const hint = near ? `did you mean ${near}?` : `see llm ${command.name} --help`
+      throw new UserError(`${label} is no option of llm ${command.name} (${hint})`)
     }
-    if (spec?.kind === "flag") {
-      if (typeof value !== "boolean") throw new UserError(`${label} must be true or false`)
-    } else if (typeof value !== "string" && typeof value !== "number") {
-      throw new UserError(`${label} must be a number or a text`)
-    }
-    if (given.has(key) || key === "config") continue
-    if (!spec || spec.kind === "flag") given.set(key, value as Value)
-    else given.set(key, parseValue(spec, label, String(value)))
+    const read = configValue(spec, label, value)
+    if (!given.has(key)) given.set(key, read)
   }
 }
 
-/** The candidate within two edits of a text, or a third of its length; undefined if there is none. */
+function configValue(spec: OptionSpec | undefined, label: string, value: unknown): Value {
+  const wanted = { flag: "boolean", text: "string", int: "number", float: "number" } as const
+  const type = wanted[spec?.kind ?? "text"]
+  // biome-ignore lint/suspicious/useValidTypeof: the type comes from the table above
+  if (typeof value !== type) {
+    const what = { boolean: "true or false", string: 'a "text"', number: "a number" }[type]
+    throw new UserError(`${label} must be ${what}, but is ${JSON.stringify(value)}`)
+  }
+  if (spec?.kind === "flag") return value as boolean
+  if (spec) return parseValue(spec, label, String(value))
+  if (value === "") throw new UserError(`${label} is empty (leave it out)`)
+  return value as string
+}
+
+/** The candidate within two edits of a text, or a third of its length, that shares a letter with it;
+ * undefined if there is none. */
 export function nearest(text: string, candidates: readonly string[]): string | undefined {
   const scored = candidates.map((candidate) => ({ candidate, distance: edits(text, candidate) }))
   scored.sort((a, b) => a.distance - b.distance)
   const best = scored[0]
-  return best && best.distance <= Math.max(2, text.length / 3) ? best.candidate : undefined
+  const letters = text.replace(/^-+/, "").length
+  const limit = Math.min(Math.max(2, text.length / 3), letters - 1)
+  return best && best.distance <= limit ? best.candidate : undefined
 }
 
 /** Levenshtein's distance. */

@@ -3,6 +3,7 @@
 
 import { type Pointer, toArrayBuffer } from "bun:ffi"
 import { assert, UserError } from "../errors.ts"
+import { usableMemory } from "./cpu.ts"
 import { libc, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from "./libc.ts"
 
 const HUGE_PAGE = 2 * 2 ** 20 // bytes
@@ -25,14 +26,12 @@ export class NativeMemory {
   /** Zeroed memory, in huge pages where the system grants them. */
   static allocate(bytes: number): NativeMemory {
     assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
+    refuseAbove(usableMemory(), bytes)
     const mappedBytes = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
     const flags = MAP_PRIVATE | MAP_ANONYMOUS
     const mapped = Number(libc().mmap(0, mappedBytes, PROT_READ | PROT_WRITE, flags, -1, 0))
     if (mapped === -1) {
-      const gigabytes = (bytes / 1e9).toFixed(2)
-      throw new UserError(
-        `this run needs ${gigabytes} GB of memory, which the system refuses (try a smaller --batch, --context or model)`,
-      )
+      refuseAbove(0, bytes)
     }
     const address = Math.ceil(mapped / HUGE_PAGE) * HUGE_PAGE
     // Advice only: where huge pages are off, small ones serve.
@@ -59,6 +58,15 @@ export class NativeMemory {
     assert(live.delete(this), "memory freed twice")
     libc().munmap(this.mapped.address, this.mapped.bytes)
   }
+}
+
+// More than the machine has would be granted, and the process killed when it is touched.
+function refuseAbove(limit: number, bytes: number): void {
+  if (bytes <= limit) return
+  const [needed, there] = [bytes, usableMemory()].map((n) => `${(n / 1e9).toFixed(2)} GB`)
+  throw new UserError(
+    `this run needs ${needed} of memory, and this machine has ${there} (try a smaller --batch, --context or model)`,
+  )
 }
 
 export const allocate = NativeMemory.allocate

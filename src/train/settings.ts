@@ -24,6 +24,7 @@ export interface ModelChoice {
 }
 
 const DEFAULT_CONTEXT = 64
+const MAX_ROWS = 2 ** 31 - 1 // a kernel counts rows in an int
 const SHAPE_OPTIONS = ["layers", "heads", "channels", "context-max", "vocab"]
 
 /** The model that --init and the shape options name. */
@@ -90,7 +91,7 @@ export async function openData(options: Options, shape: LoaderOptions): Promise<
     return {
       name: "the built-in corpus of plays",
       train: Loader.over("the built-in corpus", corpus.train, shape),
-      val: Loader.over("the built-in corpus", corpus.val, valShape),
+      val: Loader.over("the built-in corpus's validation part", corpus.val, valShape),
       valEntropy: corpus.valNatsPerToken,
     }
   }
@@ -120,6 +121,11 @@ export function chooseShape(options: Options, { maxT }: Config): Shape {
   if (T > maxT) {
     throw new UserError(
       `--context ${T} is above the model's longest context of ${maxT} (try --context ${maxT}, or a model with a larger --context-max)`,
+    )
+  }
+  if (B * T > MAX_ROWS) {
+    throw new UserError(
+      `--batch ${B} × --context ${T} = ${B * T} tokens are above ${MAX_ROWS}, the most of one pass (lower one, and reach the same --total-batch by accumulation)`,
     )
   }
   const totalBatch = options.optionalNumber("total-batch") ?? B * T
