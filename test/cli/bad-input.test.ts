@@ -1,0 +1,273 @@
+// Every mistake that a user can make is a row: arguments → one line on stderr, exit code 2, nothing
+// on stdout, and no file made or left half-written.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { command as data } from "../../src/commands/data.ts"
+import { command as emit } from "../../src/commands/emit.ts"
+import { command as info } from "../../src/commands/info.ts"
+import { command as plan } from "../../src/commands/plan.ts"
+import { command as sample } from "../../src/commands/sample.ts"
+import { command as train } from "../../src/commands/train.ts"
+import { countParameters, writeModel } from "../../src/formats/model.ts"
+import { writeTokens } from "../../src/formats/tokens.ts"
+import { buildExecutable, LLM, run } from "./executable.ts"
+
+const dir = mkdtempSync(join(tmpdir(), "llm-bad-"))
+const TIMEOUT_MS = 60_000
+
+type Row = [args: string, message: string | RegExp]
+
+// ---- rows from the option tables ----
+
+function optionRows(): Row[] {
+  return [data, emit, info, plan, sample, train].flatMap(({ spec }): Row[] => {
+    const { name, options, positional } = spec
+    const first = `${name}${positional?.required ? " x" : ""}`
+    const rows: Row[] = [
+      [`${first} --no-such-option`, /has no option --no-such-option \(/],
+      [`${first} -zz`, /has no option -zz \(/],
+    ]
+    if (positional?.required) rows.push([name, `llm ${name} needs ${positional.name}: `])
+    rows.push(
+      positional ? [`${name} a b`, / takes one /] : [`${name} a`, / takes no argument, but got a/],
+    )
+    for (const option of options) {
+      const flag = `--${option.name}`
+      if (option.kind === "flag") {
+        rows.push([`${first} ${flag} ${flag}`, `${flag} is given twice`])
+        rows.push([`${first} ${flag}=yes`, `${flag} takes no value, but got yes`])
+        continue
+      }
+      rows.push([`${first} ${flag}`, `${flag} needs a value: ${flag} ${option.value}`])
+      rows.push([
+        `${first} --${option.name.slice(0, -1)}q 1`,
+        /has no option .*(did you mean|see llm)/,
+      ])
+      if (option.kind === "text") {
+        if (option.choices)
+          rows.push([`${first} ${flag} nothing`, `${flag} nothing is not one of `])
+        rows.push([`${first} ${flag}=`, `${flag} is empty`])
+        continue
+      }
+      const what = option.kind === "int" ? "a whole number" : "a number"
+      for (const value of ["abc", "NaN", "1e999", "0x10", "1,5"]) {
+        rows.push([`${first} ${flag} ${value}`, `${flag} ${value} is not ${what}`])
+      }
+      if (option.kind === "int") rows.push([`${first} ${flag} 1.5`, `${flag} 1.5 is not ${what}`])
+      rows.push([`${first} ${flag} ${option.min - 1}`, `${flag} ${option.min - 1} is not ${what}`])
+      if (option.open === "min")
+        rows.push([`${first} ${flag} ${option.min}`, `is not ${what} above`])
+      const { max } = option
+      if (max === undefined) continue
+      rows.push([`${first} ${flag} ${max + 1}`, `${flag} ${max + 1} is not ${what}`])
+      if (option.open === "max")
+        rows.push([`${first} ${flag} ${max}`, `${flag} ${max} is not ${what}`])
+    }
+    return rows
+  })
+}
+
+// ---- rows by hand ----
+
+const COMMANDS: Row[] = [
+  ["trian", "no command trian (did you mean train?)"],
+  ["--what", "no command --what"],
+]
+
+const CONTRADICTIONS: Row[] = [
+  ["train --heads 7 --channels 768", "--heads 7 does not divide --channels 768 (try 6, 8 or 12)"],
+  ["train --init model.bin --layers 3 toks.bin", "--layers 3 contradicts --init model.bin"],
+  ["train --val toks.bin", "--val toks.bin needs TOKENS"],
+  [
+    "train --context 65 --context-max 64",
+    "--context 65 is above the model's longest context of 64",
+  ],
+  ["train --init gpt2:d6 --context 2000", "longest context of 1024"],
+  ["train --total-batch 100", "not a multiple of --batch 4 × --context 64 = 256 tokens (try 256)"],
+  ["train --total-batch 600", "(try 512 or 768)"],
+  ["train --steps 10 --warmup 11", "--warmup 11 is above the 10 steps"],
+  ["train --device reference --threads 2", "--threads 2: the reference kernels use one"],
+  ["train --device cuda", "--device cuda: this build has no CUDA library"],
+  ["train --vocab 97", "--vocab 97 is below 50257"],
+  ["train --init gpt2:d13", "--init gpt2:d13 is no preset (there are gpt2:d6, "],
+  ["train --init gpt3:c1", "--init gpt3:c1 is no preset"],
+  ["train --init nothing", "--init nothing: no such file and no preset"],
+  ["train --batch 300000", "tokens are too few for one batch of 300000×64"],
+  ["plan --batch 1000000 --context 1000000 --context-max 1000000", "are above 2147483647"],
+  ["train --channels 65536 --heads 64", /needs [\d.]+ GB of memory, and this machine has/],
+  ["data plays --from x", "--from x goes with tinyshakespeare"],
+  ["data plays --val-fraction 0.5", "--val-fraction 0.5 goes with your own text"],
+  ["data text.txt --seed 3", "--seed 3 goes with plays"],
+  ["data nothing", "llm data nothing: no such source"],
+]
+
+const FILES: Row[] = [
+  ["train missing.bin", "missing.bin: cannot read: no such file or folder"],
+  ["train no*.bin", "no*.bin: no file matches"],
+  ["train .", ".: it is a folder"],
+  ["train empty.bin", "empty.bin: the file is empty"],
+  [
+    "train toks_short.bin",
+    "toks_short.bin: 1,062 bytes, but its header promises 20 tokens (1,064 bytes)",
+  ],
+  [
+    "train toks_long.bin",
+    "toks_long.bin: 1,066 bytes, but its header promises 20 tokens (1,064 bytes)",
+  ],
+  ["train toks_version.bin", "toks_version.bin: version 2"],
+  ["train toks_head.bin", "toks_head.bin: 500 bytes"],
+  ["train model.bin", /^llm: model\.bin: /],
+  ["train toks.bin --batch 1 --context 8 --vocab 10", /toks\.bin: token .*10/],
+  ["train toks.bin", "toks.bin: 20 tokens are too few for one batch of 4×64, which reads 257"],
+  ["train toks.bin --batch 1 --context 8 --val missing.bin", "missing.bin: cannot read"],
+  ["train toks.bin --batch 1 --context 8 --val toks_long.bin", "toks_long.bin: 1,066 bytes"],
+  ["train --init toks.bin", /toks\.bin: .*token file/],
+  ["train --init .", ".: it is a folder"],
+  ["train --init empty.bin", "empty.bin: 0 bytes"],
+  ["train --init model_short.bin", "model_short.bin: "],
+  ["train --init model_long.bin", "model_long.bin: "],
+  ["train --init model_magic.bin", "model_magic.bin: "],
+  ["train --init model_version.bin", "model_version.bin: version 9"],
+  [
+    "train --init model_heads.bin",
+    "model_heads.bin: its header's 3 heads do not divide its 8 channels",
+  ],
+  ["sample missing.bin", "missing.bin: cannot read"],
+  ["sample toks.bin", /toks\.bin: .*token file/],
+  ["sample model_short.bin", "model_short.bin: "],
+  ["sample model.bin --prompt hello", "is outside the model's vocabulary of 13"],
+  ["sample model.bin --context 9", "--context 9 is above the model's longest context of 8"],
+  ["train --config missing.toml", "--config missing.toml: cannot read: no such file"],
+  ["train --config broken.toml", "--config broken.toml: cannot read: "],
+  ["train --config unknown.toml", "unknown.toml: bacth is no option (did you mean batch?)"],
+  ["train --config type.toml", "type.toml: batch must be a number or a text"],
+  ["train --config range.toml", "range.toml: batch 0 is not a whole number from 1"],
+  ["train --config flag.toml", "flag.toml: shuffle must be true or false"],
+  ["data missing.txt", "missing.txt: cannot read"],
+  ["data empty.txt", /empty\.txt: /],
+  ["data invalid.txt", /invalid\.txt: .*byte 3/],
+  ["data broken.jsonl", /broken\.jsonl: .*line 2/],
+  ["data tinyshakespeare --from text.txt", /text\.txt: /],
+  ["data tinyshakespeare --from missing.txt", "missing.txt: cannot read"],
+]
+
+const PLACES: Row[] = [
+  [
+    "train --out text.txt/run",
+    "--out text.txt/run: cannot make the folder: a part of the path is not a folder",
+  ],
+  ["train --out text.txt", "--out text.txt: cannot make the folder"],
+  ["train --out old", "--out old already holds a run"],
+  ["data text.txt --out-dir text.txt/x", /text\.txt\/x/],
+  ["data plays --out-dir /proc/x", /\/proc\/x/],
+]
+
+function tokenFile(name: string, change: (words: Int32Array) => void, bytes = 1064): void {
+  const content = new Uint8Array(2048)
+  const words = new Int32Array(content.buffer)
+  words.set([20240520, 1, 20])
+  change(words)
+  writeFileSync(join(dir, name), content.subarray(0, bytes))
+}
+
+function modelFile(name: string, change: (bytes: Buffer) => Buffer): void {
+  const config = { maxT: 8, V: 13, Vp: 128, L: 1, NH: 2, C: 8 }
+  const weights = [{ name: "all", data: new Float32Array(countParameters(config)) }]
+  const path = join(dir, name)
+  writeModel(path, config, weights)
+  writeFileSync(path, change(readFileSync(path)))
+}
+
+beforeAll(async () => {
+  await buildExecutable()
+  writeTokens(
+    join(dir, "toks.bin"),
+    new Uint16Array(20).map((_, i) => i),
+  )
+  tokenFile("toks_short.bin", () => {}, 1062)
+  tokenFile("toks_long.bin", () => {}, 1066)
+  tokenFile("toks_head.bin", () => {}, 500)
+  tokenFile("toks_version.bin", (words) => words.set([2], 1))
+  const word = (index: number, value: number) => (bytes: Buffer) => {
+    bytes.writeInt32LE(value, 4 * index)
+    return bytes
+  }
+  modelFile("model.bin", (bytes) => bytes)
+  modelFile("model_short.bin", (bytes) => bytes.subarray(0, bytes.length - 4))
+  modelFile("model_long.bin", (bytes) => Buffer.concat([bytes, bytes.subarray(0, 4)]))
+  modelFile("model_magic.bin", word(0, 7))
+  modelFile("model_version.bin", word(1, 9))
+  modelFile("model_heads.bin", word(5, 3))
+  const texts = {
+    "empty.bin": "",
+    "empty.txt": "",
+    "text.txt": "A text.\n",
+    "invalid.txt": Buffer.from([97, 98, 99, 0xff, 97]),
+    "broken.jsonl": '{"text":"a"}\n{"text":\n',
+    "broken.toml": "batch = = 3\n",
+    "unknown.toml": "bacth = 3\n",
+    "type.toml": "batch = [1]\n",
+    "range.toml": "batch = 0\n",
+    "flag.toml": "shuffle = 1\n",
+  }
+  for (const [name, text] of Object.entries(texts)) writeFileSync(join(dir, name), text)
+  mkdirSync(join(dir, "old"))
+  writeFileSync(join(dir, "old", "main.log"), "s:0 tel:1.0000\n")
+}, TIMEOUT_MS)
+
+afterAll(() => rmSync(dir, { recursive: true }))
+
+/** Every path below the folder, with sizes. */
+function listing(path = dir): string[] {
+  return readdirSync(path, { recursive: true })
+    .map((name) => `${name} ${statSync(join(path, `${name}`)).size}`)
+    .sort()
+}
+
+async function refuse([args, message]: Row): Promise<void> {
+  const { code, stdout, stderr } = await run([LLM, ...args.split(" ")], { cwd: dir })
+  const lines = stderr.split("\n").slice(0, -1)
+  const shown = `llm ${args}: ${stderr}`
+  expect({ shown, code, stdout, lines: lines.length }).toEqual({
+    shown,
+    code: 2,
+    stdout: "",
+    lines: 1,
+  })
+  expect(stderr).toStartWith("llm: ")
+  if (typeof message === "string") expect(stderr).toContain(message)
+  else expect(stderr.trimEnd()).toMatch(message)
+}
+
+describe.each([
+  ["of the option tables", optionRows()],
+  ["in commands", COMMANDS],
+  ["in options that contradict each other", CONTRADICTIONS],
+  ["in files", FILES],
+  ["in where results go", PLACES],
+] as [string, Row[]][])("mistakes %s", (_, rows) => {
+  test(
+    `all ${rows.length} are answered by one line, and leave no file`,
+    async () => {
+      const before = listing()
+      const waiting = [...rows]
+      const worker = async () => {
+        for (let row = waiting.shift(); row; row = waiting.shift()) await refuse(row)
+      }
+      await Promise.all([worker(), worker()])
+      expect(listing()).toEqual(before)
+    },
+    TIMEOUT_MS,
+  )
+})
