@@ -2,7 +2,7 @@
 // config file and in run.toml.
 
 import { readFileSync } from "node:fs"
-import { reason, reason } from "./data/files.ts"
+import { reason } from "./data/files.ts"
 import { UserError } from "./errors.ts"
 
 export type Value = string | number | boolean
@@ -121,6 +121,9 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
       given.set(positional, arg)
       continue
     }
+    if (arg === "-" || arg === "--") {
+      throw new UserError(`${arg} alone means nothing to llm ${command.name} (${SEE(command)})`)
+    }
     const { spec, inline } = findOption(command, arg)
     const label = arg.split("=", 1)[0]!
     if (given.has(spec.name)) throw new UserError(`${label} is given twice`)
@@ -139,22 +142,15 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
   if (typeof config === "string") readConfig(command, config, given)
   if (command.positional?.required && !given.has(positional!)) {
     const { name, help } = command.positional
-    throw new UserError(
-      `llm ${command.name} needs ${name}: ${help} (${SEE(command)})`,
-    )
+    throw new UserError(`llm ${command.name} needs ${name}: ${help} (${SEE(command)})`)
   }
   return new Options(command, given)
 }
 
 const SEE = (command: CommandSpec) => `see llm ${command.name} --help`
 
-/** The argument after an option. A negative number is a value, not an option. */
-function valueOf(label: string, text: string | undefined, what: string): string {
-  if (text === undefined || /^-[a-zA-Z-]/.test(text)) {
-    throw new UserError(`${label} needs a value: ${label} ${what}`)
-  }
-  return text
-}
+// A negative number is a value, not an option.
+const isOptionLike = (text: string) => /^-[a-zA-Z-]/.test(text)
 
 /** An option's value: what stands behind its =, or else the next argument. */
 function takeValue(label: string, what: string, inline?: string, next?: string): string {
@@ -246,7 +242,7 @@ function readConfig(command: CommandSpec, path: string, given: Map<string, Value
     const spec = command.options.find(({ name }) => name === key && name !== "config")
     if (!spec && key !== positional) {
       const near = nearest(key, positional ? [positional, ...names] : names)
-      const hint = near ? `did you mean ${near}?` : `see llm ${command.name} --help`
+      const hint = near ? `did you mean ${near}?` : SEE(command)
       throw new UserError(`${label} is no option of llm ${command.name} (${hint})`)
     }
     const read = configValue(spec, label, value)
@@ -257,7 +253,6 @@ function readConfig(command: CommandSpec, path: string, given: Map<string, Value
 function configValue(spec: OptionSpec | undefined, label: string, value: unknown): Value {
   const wanted = { flag: "boolean", text: "string", int: "number", float: "number" } as const
   const type = wanted[spec?.kind ?? "text"]
-  // biome-ignore lint/suspicious/useValidTypeof: the type comes from the table above
   if (typeof value !== type) {
     const what = { boolean: "true or false", string: 'a "text"', number: "a number" }[type]
     throw new UserError(`${label} must be ${what}, but is ${JSON.stringify(value)}`)
