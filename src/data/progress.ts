@@ -1,5 +1,5 @@
-// Progress in bytes on stderr: a live line on a terminal, a line at the start and at the end in a
-// pipe.
+// Progress in bytes on stderr: a live line on a terminal; in a pipe a line when the first bytes have
+// come, so that a mistake that stops the work before has the only line, and one at the end.
 
 export type Out = { write(text: string): unknown; isTTY?: boolean | undefined }
 
@@ -13,15 +13,15 @@ export class Progress {
   constructor(
     private readonly what: string,
     private readonly out: Out,
-  ) {
-    if (!out.isTTY) out.write(`${what}\n`)
-  }
+  ) {}
 
   update(done: number, total?: number): void {
     const now = performance.now()
-    if (!this.out.isTTY || now - this.drawn < REDRAW_MS) return
+    const isFirst = this.drawn < 0
+    if (now - this.drawn < REDRAW_MS) return
     this.drawn = now
-    this.out.write(`\r\x1b[K${this.what}  ${this.line(done, total)}`)
+    if (this.out.isTTY) this.out.write(`\r\x1b[K${this.what}  ${this.line(done, total)}`)
+    else if (isFirst) this.out.write(`${this.what}\n`)
   }
 
   finish(done: number): void {

@@ -90,10 +90,10 @@ export function trainingFlops(config: Config, T: number): number {
 /** Throws for shapes that cannot be. */
 export function checkConfig({ NH, C }: Config): void {
   if (C % NH === 0) return
-  const divisors = Array.from({ length: Math.min(C, 256) }, (_, i) => i + 1).filter(
-    (n) => C % n === 0,
-  )
-  const near = divisors.sort((a, b) => Math.abs(a - NH) - Math.abs(b - NH) || a - b).slice(0, 3)
+  const divisors = Array.from({ length: C }, (_, i) => i + 1).filter((n) => C % n === 0)
+  const usual = divisors.filter((n) => C / n >= 32 && C / n <= 128) // head sizes that models have
+  const offered = usual.length > 0 ? usual : divisors
+  const near = offered.sort((a, b) => Math.abs(a - NH) - Math.abs(b - NH) || a - b).slice(0, 3)
   const list = near
     .sort((a, b) => a - b)
     .join(", ")

@@ -1,6 +1,6 @@
 // Choosing the next token from logits: temperature, then top-k, then top-p (Holtzman et al. 2020).
 
-import { assert } from "../errors.ts"
+import { assert, UserError } from "../errors.ts"
 
 export interface Filters {
   /** Divides the logits; 0 takes the likeliest token. */
@@ -11,7 +11,7 @@ export interface Filters {
   topP: number
 }
 
-/** Picks a token of the first V logits by one uniform number in [0,1). */
+/** Picks a token of the first V logits by one uniform number in [0,1). Logits may be −∞, but not all. */
 export function chooseToken(
   logits: Float32Array,
   V: number,
@@ -20,9 +20,14 @@ export function chooseToken(
 ): number {
   assert(V >= 1 && V <= logits.length && uniform >= 0 && uniform < 1, "bad draw")
   const best = argmax(logits, V)
+  const top = logits[best]!
+  if (!Number.isFinite(top)) {
+    throw new UserError(
+      `the model's next-token scores are not finite: its training diverged or its file is damaged (take an earlier model)`,
+    )
+  }
   if (temperature === 0) return best
 
-  const top = logits[best]!
   const weights = new Float64Array(V)
   let total = 0
   for (let i = 0; i < V; i++) total += weights[i] = Math.exp((logits[i]! - top) / temperature)
@@ -39,9 +44,14 @@ export function chooseToken(
   return last // rounding may leave a crumb past the end
 }
 
+/** The first of the largest; a NaN counts as larger than all. */
 function argmax(logits: Float32Array, V: number): number {
   let best = 0
-  for (let i = 1; i < V; i++) if (logits[i]! > logits[best]!) best = i
+  for (let i = 0; i < V; i++) {
+    if (logits[i]! <= logits[best]!) continue
+    best = i
+    if (Number.isNaN(logits[i])) break
+  }
   return best
 }
 

@@ -58,26 +58,39 @@ export class Trainer {
     }
   }
 
+  /** Trains to the end, or to the end of the step in which a signal comes. */
   async run(): Promise<Outcome> {
-    const { schedule, totalBatch, T, valEvery, sampleEvery } = this.options
-    const { steps } = schedule
-    const flopsAStep = trainingFlops(this.config, T) * totalBatch
     const outcome: Outcome = { steps: 0 }
     const stop = (signal: "SIGINT" | "SIGTERM") => {
       outcome.signal = signal
     }
     process.on("SIGINT", stop).on("SIGTERM", stop)
+    try {
+      await this.loop(outcome)
+    } finally {
+      process.off("SIGINT", stop).off("SIGTERM", stop)
+    }
+    this.display.clear()
+    return outcome
+  }
+
+  private async loop(outcome: Outcome): Promise<void> {
+    const { schedule, totalBatch, T, valEvery, sampleEvery } = this.options
+    const { steps } = schedule
+    const flopsAStep = trainingFlops(this.config, T) * totalBatch
     let usualMs = 0 // a step, smoothed
     let peak = this.measurePeak()
 
     for (let step = 0; ; step++) {
       const isLast = step === steps
+      await setImmediate() // hears signals
+      if (outcome.signal) break
       if (this.data.val && valEvery > 0 && (step % valEvery === 0 || isLast)) {
         outcome.valLoss = this.validate(step)
       }
       if (sampleEvery > 0 && step > 0 && (step % sampleEvery === 0 || isLast))
         await this.sample(step)
-      await setImmediate() // hears signals
+      await setImmediate()
       if (isLast || outcome.signal) break
 
       const start = performance.now()
@@ -94,9 +107,6 @@ export class Trainer {
       this.display.step(metrics, usualMs * (steps - step - 1))
       outcome.steps = step + 1
     }
-    process.off("SIGINT", stop).off("SIGTERM", stop)
-    this.display.clear()
-    return outcome
   }
 
   /** One optimizer step: forward and backward passes over all micro-batches, then the update. */
@@ -137,6 +147,9 @@ export class Trainer {
       sum += loss[0]!
     }
     const valLoss = Math.fround(sum / batches)
+    if (!Number.isFinite(valLoss)) {
+      throw new Diverged(`step ${step}: the validation loss is ${valLoss}`)
+    }
     this.folder?.validation(step, valLoss)
     this.display.say(`step ${step}  validation loss ${valLoss.toFixed(4)}`)
     return valLoss
@@ -156,9 +169,14 @@ export class Trainer {
       topP: 1,
       seed: seed + step,
     })
-    for await (const token of tokens) {
-      if (token === END_OF_TEXT) this.display.write("\n---\n")
-      else this.display.write(stream.push(token))
+    try {
+      for await (const token of tokens) {
+        if (token === END_OF_TEXT) this.display.write("\n---\n")
+        else this.display.write(stream.push(token))
+      }
+    } catch (error) {
+      if (error instanceof UserError) throw new Diverged(`step ${step}: ${error.message}`)
+      throw error
     }
     this.display.say(`${stream.end()}\n---`)
   }

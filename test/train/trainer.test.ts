@@ -1,0 +1,242 @@
+import { beforeAll, describe, expect, test } from "bun:test"
+import { Loader } from "../../src/data/loader.ts"
+import { Random } from "../../src/data/random.ts"
+import { type Config, padVocabulary } from "../../src/model/config.ts"
+import { initialize } from "../../src/model/initialize.ts"
+import { trainingProgram } from "../../src/model/program.ts"
+import { openDevice } from "../../src/native/device.ts"
+import type { Kernels } from "../../src/native/library.ts"
+import { Program } from "../../src/program/link.ts"
+import { Display } from "../../src/train/display.ts"
+import type { StepMetrics } from "../../src/train/runfolder.ts"
+import { Diverged, Trainer, type TrainOptions } from "../../src/train/trainer.ts"
+
+const CONFIG: Config = { maxT: 16, V: 97, Vp: padVocabulary(97), L: 2, NH: 2, C: 16 }
+const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 }
+const random = new Random(7)
+// Some order to learn: each token is the sum of the two before it, but for noise.
+const TOKENS = new Uint16Array(3000)
+for (let i = 0; i < TOKENS.length; i++) {
+  const isNoise = i < 2 || random.below(5) === 0
+  TOKENS[i] = isNoise ? random.below(CONFIG.V) : (TOKENS[i - 1]! + TOKENS[i - 2]!) % CONFIG.V
+}
+
+interface Settings extends Partial<Omit<TrainOptions, "schedule">> {
+  steps?: number
+  lr?: number
+  shuffle?: boolean
+  val?: boolean
+  onStep?: (metrics: StepMetrics) => void
+}
+
+let kernels: Kernels
+beforeAll(async () => {
+  kernels = await openDevice("auto", 2)
+})
+
+/** Keeps what a run shows. */
+class Recorder extends Display {
+  readonly metrics: StepMetrics[] = []
+  text = ""
+
+  constructor(
+    steps: number,
+    private readonly onStep?: Settings["onStep"],
+  ) {
+    super(steps)
+  }
+
+  override step(metrics: StepMetrics): void {
+    this.metrics.push(metrics)
+    this.onStep?.(metrics)
+  }
+
+  override say(text: string): void {
+    this.text += `${text}\n`
+  }
+
+  override write(text: string): void {
+    this.text += text
+  }
+}
+
+/** Trains from scratch and returns everything that can be seen of it. */
+async function train(settings: Settings = {}) {
+  const { steps = 4, lr = 1e-2, shuffle = false, val = false, onStep, ...given } = settings
+  const { B = 2, T = 8, accumulation = 1, seed = 42 } = given
+  const tensors = trainingProgram(CONFIG, { B, T, accumulation, adamw: ADAMW })
+  const program = await Program.link(tensors, kernels)
+  initialize(program, tensors.parameters, CONFIG, kernels, 1)
+  const shape = { B, T, vocabulary: CONFIG.V, seed }
+  const data = {
+    name: "sums",
+    train: Loader.over("sums", TOKENS.subarray(0, 2500), { ...shape, shuffle }),
+    val: val ? Loader.over("sums", TOKENS.subarray(2500), shape) : undefined,
+  }
+  const display = new Recorder(steps, onStep)
+  const options: TrainOptions = {
+    B,
+    T,
+    accumulation,
+    totalBatch: B * T * accumulation,
+    schedule: { name: "cosine", lr, warmup: 0, steps, finalFraction: 1 },
+    gradClip: 1,
+    valEvery: 0,
+    valBatches: 3,
+    sampleEvery: 0,
+    sampleTokens: 4,
+    overfitBatch: false,
+    seed,
+    ...given,
+  }
+  const trainer = new Trainer(program, tensors, CONFIG, data, options, () => 1e9, display)
+  try {
+    const outcome = await trainer.run()
+    const { metrics, text } = display
+    const copy = (of: typeof tensors.parameters) =>
+      Object.values(of).map((tensor) => Float32Array.from(program.view(tensor as never)))
+    const losses = metrics.map(({ trainLoss }) => trainLoss)
+    return { outcome, losses, metrics, text, weights: copy(tensors.parameters), m: copy(tensors.m) }
+  } finally {
+    program.free()
+  }
+}
+
+/** The Euclidean norm of all numbers together. */
+function norm(tensors: Float32Array[]): number {
+  return Math.sqrt(tensors.reduce((sum, t) => t.reduce((s, x) => s + x * x, sum), 0))
+}
+
+describe("gradient accumulation", () => {
+  test("four micro-batches of 2 make the same steps as one batch of 8", async () => {
+    const one = await train({ B: 8, steps: 6, lr: 1e-3 })
+    const four = await train({ B: 2, accumulation: 4, steps: 6, lr: 1e-3 })
+    for (const [s, { trainLoss, gradNorm }] of one.metrics.entries()) {
+      // Sums of the same float32 numbers in another order.
+      expect(Math.abs(four.metrics[s]!.trainLoss / trainLoss - 1)).toBeLessThan(1e-5)
+      expect(Math.abs(four.metrics[s]!.gradNorm / gradNorm - 1)).toBeLessThan(1e-4)
+    }
+    const distance = norm(one.weights.map((w, i) => w.map((x, j) => x - four.weights[i]![j]!)))
+    expect(distance / norm(one.weights)).toBeLessThan(1e-4)
+    const few = await train({ B: 2, steps: 6, lr: 1e-3 })
+    expect(few.losses).not.toEqual(four.losses)
+  })
+})
+
+describe("clipping", () => {
+  // After one step from zero, m is (1 − beta1) times the gradient that AdamW was given.
+  const given = ({ m }: { m: Float32Array[] }) => norm(m) / (1 - ADAMW.beta1)
+
+  test("a gradient above the limit is scaled down to it, and logged as it was", async () => {
+    const free = await train({ steps: 1, gradClip: 0 })
+    const { gradNorm } = free.metrics[0]!
+    expect(given(free)).toBeCloseTo(gradNorm, 4)
+    const clipped = await train({ steps: 1, gradClip: 0.125 })
+    expect(gradNorm).toBeGreaterThan(0.125)
+    expect(given(clipped)).toBeCloseTo(0.125, 5)
+    expect(clipped.metrics[0]!.gradNorm).toBe(gradNorm)
+  })
+
+  test("a gradient below the limit is left as it is, to the bit", async () => {
+    const free = await train({ gradClip: 0 })
+    const loose = await train({ gradClip: 1000 })
+    expect(loose.weights).toEqual(free.weights)
+  })
+})
+
+describe("what a step trains on", () => {
+  test("with --overfit-batch it is always the first batch, and its loss falls", async () => {
+    const still = await train({ overfitBatch: true, lr: 0 })
+    expect(new Set(still.losses).size).toBe(1)
+    const { losses } = await train({ overfitBatch: true, steps: 60 })
+    expect(losses[0]).toBe(still.losses[0]!)
+    expect(losses.at(-1)!).toBeLessThan(losses[0]! / 2)
+  })
+
+  test("without, every batch is another one, and the loss falls all the same", async () => {
+    const still = await train({ lr: 0 })
+    expect(new Set(still.losses).size).toBe(still.losses.length)
+    const { losses } = await train({ steps: 60, B: 8 })
+    expect(losses.at(-1)!).toBeLessThan(losses[0]! - 0.3)
+  })
+
+  test("the order of --shuffle depends on the seed alone", async () => {
+    const [a, b, other, plain] = await Promise.all([
+      train({ shuffle: true, seed: 3 }),
+      train({ shuffle: true, seed: 3 }),
+      train({ shuffle: true, seed: 4 }),
+      train({}),
+    ])
+    expect(b.losses).toEqual(a.losses)
+    expect(b.weights).toEqual(a.weights)
+    expect(other.losses).not.toEqual(a.losses)
+    expect(plain.losses).not.toEqual(a.losses)
+  })
+})
+
+describe("validation and samples", () => {
+  test("do not change the training by a bit", async () => {
+    const plain = await train({ steps: 7 })
+    const full = await train({ steps: 7, val: true, valEvery: 2, sampleEvery: 3 })
+    expect(full.losses).toEqual(plain.losses)
+    expect(full.weights).toEqual(plain.weights)
+  })
+
+  test("come before step 0, every so many steps, and at the end", async () => {
+    const { text, outcome } = await train({ steps: 5, val: true, valEvery: 2, sampleEvery: 4 })
+    const said = text.match(/^step \d+ {2}validation|^---\n[^]*?\n---$/gm)!
+    const seen = said.map((line) => (line.startsWith("---") ? "sample" : line.split(" ")[1]))
+    expect(seen).toEqual(["0", "2", "4", "sample", "5", "sample"])
+    expect(outcome).toEqual({ steps: 5, valLoss: expect.any(Number) })
+  })
+
+  test("the validation loss is the mean over the first batches, the same at every call", async () => {
+    const { text } = await train({ steps: 3, lr: 0, val: true, valEvery: 1 })
+    const losses = [...text.matchAll(/validation loss ([\d.]+)/g)].map(([, loss]) => Number(loss))
+    expect(losses).toHaveLength(4)
+    expect(new Set(losses).size).toBe(1)
+    // An untrained model is as wise as a die with V faces.
+    expect(losses[0]!).toBeCloseTo(Math.log(CONFIG.V), 1)
+  })
+})
+
+describe("a run that ends early", () => {
+  test.each(["SIGINT", "SIGTERM"] as const)("on %s after the step that runs", async (signal) => {
+    const onStep = ({ step }: StepMetrics) => step === 2 && process.emit(signal)
+    const { outcome, losses } = await train({ steps: 100, onStep })
+    expect(outcome).toEqual({ steps: 3, signal })
+    expect(losses).toHaveLength(3)
+    expect(process.listenerCount(signal)).toBe(0)
+  })
+
+  test("on numbers that are none, with the step's name", async () => {
+    const run = train({ steps: 20, lr: 1e30 })
+    expect(run).rejects.toBeInstanceOf(Diverged)
+    expect(run).rejects.toThrow(/^step 1: the loss is NaN$/)
+    await run.catch(() => {})
+    expect(process.listenerCount("SIGINT")).toBe(0)
+  })
+
+  test("on a validation loss that is no number", async () => {
+    const run = train({ steps: 1, lr: 1e30, val: true, valEvery: 1 })
+    expect(run).rejects.toThrow(/^step 1: the validation loss is NaN$/)
+    await run.catch(() => {})
+  })
+
+  test("on a model that has no likeliest token", async () => {
+    const run = train({ steps: 1, lr: 1e30, sampleEvery: 1 })
+    expect(run).rejects.toBeInstanceOf(Diverged)
+    expect(run).rejects.toThrow(/^step 1: .*not finite/)
+    await run.catch(() => {})
+  })
+})
+
+test("a step's metrics hold the schedule's rate and consistent speeds", async () => {
+  const { metrics } = await train({ steps: 5, lr: 1e-3 })
+  expect(metrics.map(({ step }) => step)).toEqual([0, 1, 2, 3, 4])
+  for (const { lr, ms, tokensPerSecond, mfu } of metrics) {
+    expect(lr).toBe(1e-3) // a final fraction of 1 makes every schedule constant
+    expect(tokensPerSecond * ms).toBeCloseTo(16 * 1000, 3)
+    expect(mfu).toBeGreaterThan(0)
+  }
+})
