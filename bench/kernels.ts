@@ -1,0 +1,136 @@
+// `bun run bench [NAME]`: every kernel by itself, against the machine's limits and the reference.
+
+import { measure } from "mitata"
+import { UserError } from "../src/errors.ts"
+import type { Signature } from "../src/native/contract.ts"
+import { contract, Kernels } from "../src/native/library.ts"
+import { measurePeak } from "../src/native/peak.ts"
+import { Buffers, bytesNeeded, inOrder } from "./buffers.ts"
+import { CASES, type Case } from "./cases.ts"
+import { describeLimits, measureBandwidth } from "./machine.ts"
+import { duration, giga, percent, table } from "./table.ts"
+import { type Arguments, workOf } from "./work.ts"
+
+export interface KernelOptions {
+  /** Only kernels whose names contain it. */
+  filter?: string
+  /** A few milliseconds a kernel: shows that everything runs, not how fast. */
+  quick: boolean
+}
+
+interface Timing {
+  medianMs: number
+  bestMs: number
+}
+interface Result {
+  name: string
+  shape: string
+  time: Timing
+  /** Operations or bytes of a call, whichever bounds it. */
+  work: number
+  unit: "GFLOP/s" | "GB/s"
+  reference: { shape: string; perSecond: number }
+}
+
+const BATCH = 64 // calls timed at once, of kernels that take microseconds
+
+export async function benchKernels(kernels: Kernels, { filter = "", quick }: KernelOptions) {
+  const cases = CASES.filter(({ kernel }) => kernel.includes(filter))
+  if (cases.length === 0) {
+    const names = [...new Set(CASES.map(({ kernel }) => kernel))]
+    throw new UserError(`no kernel's name contains ${filter} (there are ${names.join(", ")})`)
+  }
+  const signatures = await contract()
+  const signature = (c: Case) => signatures.get(c.kernel)!
+  const bytes = Math.max(...cases.map((c) => bytesNeeded(signature(c), c.sizes)))
+  const runner = new Runner(kernels, new Buffers(bytes, kernels), quick)
+  const peaks = [measurePeak(kernels)]
+  const bandwidth = measureBandwidth(kernels)
+
+  const results: Result[] = []
+  for (const [i, c] of cases.entries()) {
+    process.stderr.write(`${i + 1}/${cases.length} ${c.kernel} ${shapeText(c.sizes)}\n`)
+    results.push(await runner.run(c, signature(c)))
+  }
+  peaks.push(measurePeak(kernels))
+  process.stdout.write(`${describeLimits(kernels, peaks, bandwidth)}\n\n`)
+  process.stdout.write(resultTable(results, Math.max(...peaks), bandwidth))
+}
+
+class Runner {
+  private readonly references = new Map<string, number>()
+  private referenceKernels?: Kernels
+
+  constructor(
+    private readonly kernels: Kernels,
+    private readonly buffers: Buffers,
+    private readonly quick: boolean,
+  ) {}
+
+  async run(c: Case, signature: Signature): Promise<Result> {
+    const [time, args] = await this.time(this.kernels, c, signature, c.sizes)
+    const { flops, bytes } = workOf(signature, args)
+    const reference = {
+      shape: shapeText(c.reference),
+      perSecond: await this.reference(c, signature),
+    }
+    const name = c.fused ? `${c.kernel} + ${c.fused}` : c.kernel
+    const unit = flops > 0 ? "GFLOP/s" : "GB/s"
+    return { name, shape: shapeText(c.sizes), time, work: flops || bytes, unit, reference }
+  }
+
+  /** The reference's operations or bytes a second. */
+  private async reference(c: Case, signature: Signature): Promise<number> {
+    const key = `${c.kernel} ${shapeText(c.reference)} ${c.fused}`
+    const known = this.references.get(key)
+    if (known) return known
+    this.referenceKernels ??= await Kernels.open("reference")
+    const [time, args] = await this.time(this.referenceKernels, c, signature, c.reference)
+    const { flops, bytes } = workOf(signature, args)
+    const perSecond = ((flops || bytes) / time.bestMs) * 1000
+    this.references.set(key, perSecond)
+    return perSecond
+  }
+
+  private async time(
+    kernels: Kernels,
+    { kernel, options, absent }: Case,
+    signature: Signature,
+    sizes: Arguments,
+  ): Promise<[Timing, Arguments]> {
+    const args = this.buffers.prepare(signature, { ...sizes, ...options }, absent)
+    const values = inOrder(signature, args)
+    const isReference = kernels.name === "reference"
+    const seconds = this.quick ? 0.01 : isReference ? 0.05 : 0.4
+    const stats = await measure(() => kernels.call(kernel, ...values), {
+      min_cpu_time: seconds * 1e9,
+      min_samples: this.quick ? 2 : isReference ? 3 : 12,
+      batch_samples: this.quick ? 4 : BATCH,
+    })
+    return [{ medianMs: stats.p50 / 1e6, bestMs: stats.min / 1e6 }, args]
+  }
+}
+
+function shapeText(sizes: Arguments): string {
+  return Object.entries(sizes)
+    .map(([name, size]) => `${name} ${size}`)
+    .join(", ")
+}
+
+function resultTable(results: Result[], peak: number, bandwidth: number): string {
+  const headings = ["kernel", "shape", "median:", "rate:", "% of peak:", "best run:"]
+  const rows = results.map(({ name, shape, time, work, unit, reference }) => {
+    const limit = unit === "GFLOP/s" ? peak : bandwidth
+    const [median, best] = [time.medianMs, time.bestMs].map((ms) => (work / ms) * 1000) as [
+      number,
+      number,
+    ]
+    return [
+      ...[name, shape, duration(time.medianMs), `${giga(median)} ${unit}`],
+      ...[percent(median / limit), percent(best / limit)],
+      ...[reference.shape, `${giga(reference.perSecond)} ${unit}`],
+      `${Math.round(median / reference.perSecond)} ×`,
+    ]
+  })
+  return table([...headings, "reference's sample", "reference:", "speed-up:"], rows)
+}

@@ -1,0 +1,115 @@
+// `bun run bench step`: the whole training step. The step as it is trained gives the time; the same
+// calls, made one by one at the planned addresses, tell where it goes.
+
+import { type Config, trainingFlops } from "../src/model/config.ts"
+import { initialize } from "../src/model/initialize.ts"
+import { type TrainingProgram, trainingProgram } from "../src/model/program.ts"
+import type { Kernels } from "../src/native/library.ts"
+import { measurePeak } from "../src/native/peak.ts"
+import { Program } from "../src/program/link.ts"
+import { callByCall, type Share, sharesOf, type Timed } from "./calls.ts"
+import { describeLimits, measureBandwidth, residentMemory } from "./machine.ts"
+import { digits, duration, giga, median, percent, table } from "./table.ts"
+
+export interface StepOptions {
+  config: Config
+  B: number
+  T: number
+  /** Steps timed. */
+  steps: number
+}
+
+const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
+/** Phases in their order, with what each learns when it is called. */
+const PHASES: Record<string, Record<string, number>> = {
+  forward: {},
+  backward: { accumulate: 0 },
+  gradient_norm: {},
+  update: { lr: 1e-4, grad_scale: 1, step: 1 },
+}
+const SEED = 42
+const PASSES = 5 // call by call
+
+export async function benchStep(kernels: Kernels, { config, B, T, steps }: StepOptions) {
+  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
+  const program = await Program.link(source, kernels)
+  initialize(program, source.parameters, config, kernels, SEED)
+  for (const tensor of [source.tokens, source.targets]) {
+    const view = program.view(tensor)
+    for (let i = 0; i < view.length; i++) view[i] = Math.floor(Math.random() * config.V)
+  }
+  const peaks = [measurePeak(kernels)]
+  runStep(program) // touches every page
+  const times = Array.from({ length: steps }, () => runStep(program))
+  const memory = residentMemory()
+  const calls = await callByCall(program, phasesOf(source), kernels, PASSES)
+  peaks.push(measurePeak(kernels))
+  const bandwidth = measureBandwidth(kernels)
+  const peak = Math.max(...peaks)
+
+  const totals = times.map((phases) => phases.reduce((sum, ms) => sum + ms, 0))
+  const ms = median(totals)
+  const mfu = (trainingFlops(config, T) * B * T * 1000) / ms / peak
+  const range = `${duration(Math.min(...totals))} to ${duration(Math.max(...totals))}`
+  process.stdout.write(
+    `${source.title}\n${describeLimits(kernels, peaks, bandwidth)}\n\n` +
+      `step      ${duration(ms)} (median of ${steps}, ${range})\n` +
+      `tokens/s  ${digits((B * T * 1000) / ms)}\n` +
+      `MFU       ${percent(mfu)} (6·N + 6·L·C·T operations a token)\n` +
+      `memory    ${giga(memory.now)} GB resident, ${giga(memory.peak)} GB at most; ` +
+      `arena ${giga(program.plan.peak)} GB\n\n`,
+  )
+  process.stdout.write(`${phaseTable(times, ms)}\n`)
+  process.stdout.write(shareTable(sharesOf(calls, peak, bandwidth), peak, bandwidth))
+  program.free()
+}
+
+/** Milliseconds of each phase of one step. */
+function runStep(program: Program): number[] {
+  return Object.entries(PHASES).map(([name, runtime]) => {
+    const start = performance.now()
+    program.run(name, ...Object.values(runtime))
+    return performance.now() - start
+  })
+}
+
+function phasesOf({ phases }: TrainingProgram): Timed[] {
+  return Object.entries(PHASES).map(([name, runtime]) => {
+    return { phase: phases.find((phase) => phase.name === name)!, runtime }
+  })
+}
+
+function phaseTable(times: number[][], stepMs: number): string {
+  const rows = Object.keys(PHASES).map((name, i) => {
+    const ms = median(times.map((phases) => phases[i]!))
+    return [name, duration(ms), percent(ms / stepMs)]
+  })
+  return table(["phase", "time:", "share:"], rows)
+}
+
+/** What each kind takes, and how much of it is lost: not explained by its limit. */
+function shareTable(shares: Share[], peak: number, bandwidth: number): string {
+  const total = (value: (share: Share) => number) =>
+    shares.reduce((sum, share) => sum + value(share), 0)
+  const allMs = total(({ ms }) => ms)
+  const rows = shares.map(({ class: name, calls, ms, flops, bytes, floorMs }) => {
+    const unit = flops > 0 ? "GFLOP/s" : "GB/s"
+    const work = flops > 0 ? `${giga(flops)} GFLOP` : `${giga(bytes)} GB`
+    const perSecond = ((flops || bytes) / ms) * 1000
+    return [
+      ...[name, `${calls}`, duration(ms), percent(ms / allMs), work, `${giga(perSecond)} ${unit}`],
+      ...[percent(perSecond / (flops > 0 ? peak : bandwidth)), lost(ms - floorMs)],
+      percent((ms - floorMs) / allMs),
+    ]
+  })
+  const lostMs = allMs - total(({ floorMs }) => floorMs)
+  rows.push([
+    ...["all", `${total(({ calls }) => calls)}`, duration(allMs), percent(1), "", "", ""],
+    ...[lost(lostMs), percent(lostMs / allMs)],
+  ])
+  const headings = ["calls one by one", "calls:", "time:", "share:", "work:", "rate:"]
+  return table([...headings, "% of limit:", "lost:", "lost, of all:"], rows)
+}
+
+// Less than nothing is lost where operands come out of the caches faster than out of memory.
+const lost = (ms: number) => (ms < 0 ? `−${duration(-ms)}` : duration(ms))
