@@ -23,7 +23,7 @@ export function chooseToken(
   const top = logits[best]!
   if (!Number.isFinite(top)) {
     throw new UserError(
-      `the model's next-token scores are not finite: its training diverged or its file is damaged (take an earlier model)`,
+      "the next token's scores are not finite: the model's training diverged, or its file is damaged (take another model)",
     )
   }
   if (temperature === 0) return best

@@ -2,6 +2,7 @@
 
 import { setImmediate } from "node:timers/promises"
 import { Decoder, END_OF_TEXT } from "../data/tokenizer.ts"
+import { UserError } from "../errors.ts"
 import { type Config, trainingFlops } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
 import type { Program } from "../program/link.ts"
@@ -175,8 +176,8 @@ export class Trainer {
         else this.display.write(stream.push(token))
       }
     } catch (error) {
-      if (error instanceof UserError) throw new Diverged(`step ${step}: ${error.message}`)
-      throw error
+      if (!(error instanceof UserError)) throw error
+      throw new Diverged(`step ${step}: the next token's scores are not finite`)
     }
     this.display.say(`${stream.end()}\n---`)
   }
