@@ -16,7 +16,7 @@ export const MODEL_OPTIONS: OptionSpec[] = [
     group: "Model",
     kind: "text",
     value: "NAME|FILE",
-    help: `a preset from scratch (${PRESET_NAMES[1]}, gpt3:c768, …) or a model file; else a small model`,
+    help: `a preset (${PRESET_NAMES[1]}, gpt3:c768, …) or a model file; else a small model`,
   },
   { name: "layers", group: "Model", ...int(1, 1024), help: "layers; the preset's" },
   { name: "heads", group: "Model", ...int(1, 1024), help: "attention heads; the preset's" },

@@ -1,0 +1,283 @@
+// The option table: how a command line and a config file become options, and what help says.
+
+import { afterAll, describe, expect, test } from "bun:test"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { command as data } from "../src/commands/data.ts"
+import { command as emit } from "../src/commands/emit.ts"
+import { command as info } from "../src/commands/info.ts"
+import { command as plan } from "../src/commands/plan.ts"
+import { command as sample } from "../src/commands/sample.ts"
+import { command as train } from "../src/commands/train.ts"
+import { UserError } from "../src/errors.ts"
+import { helpText } from "../src/help.ts"
+import { nearest, parseOptions } from "../src/options.ts"
+import { RunFolder } from "../src/train/runfolder.ts"
+
+const COMMANDS = [data, emit, info, plan, sample, train].map(({ spec }) => spec)
+
+const folder = mkdtempSync(join(tmpdir(), "options-"))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const parse = (...args: string[]) => parseOptions(train.spec, args)
+
+function config(text: string): string {
+  const path = join(folder, "run.toml")
+  writeFileSync(path, text)
+  return path
+}
+
+function refusal(...args: string[]): string {
+  try {
+    parse(...args)
+  } catch (error) {
+    expect(error).toBeInstanceOf(UserError)
+    return (error as UserError).message
+  }
+  throw new Error("not refused")
+}
+
+describe("a command line", () => {
+  test("long forms, short forms and = say the same", () => {
+    const long = parse("toks.bin", "--batch", "8", "--lr", "1e-3", "--schedule", "wsd", "--shuffle")
+    const inline = parse("--batch=8", "toks.bin", "--lr=1e-3", "--shuffle", "--schedule=wsd")
+    const short = parse("-b", "8", "-l", "1e-3", "-k", "wsd", "--shuffle", "-i", "toks.bin")
+    const mixed = parse("-b=8", "-l=1e-3", "-k=wsd", "--shuffle", "-i=toks.bin")
+    expect(long.number("batch")).toBe(8)
+    expect(long.number("lr")).toBe(1e-3)
+    expect(long.text("schedule")).toBe("wsd")
+    expect(long.flag("shuffle")).toBe(true)
+    for (const other of [inline, short, mixed]) expect(other.resolved()).toEqual(long.resolved())
+  })
+
+  test("what is not said has its default, or is absent", () => {
+    const options = parse()
+    expect(options.number("batch")).toBe(4)
+    expect(options.isGiven("batch")).toBe(false)
+    expect(options.text("tokens")).toBeUndefined()
+    expect(options.optionalNumber("context")).toBeUndefined()
+    expect(options.flag("shuffle")).toBe(false)
+    expect(options.resolved()).not.toHaveProperty("steps")
+    expect(parse("--batch", "4").isGiven("batch")).toBe(true)
+  })
+
+  test("llm.c's published scripts are understood", () => {
+    const script =
+      "-i data/train_*.bin -j data/val_*.bin -o log124M -v 250 -s 20000 -g 144 -b 64 -t 1024 " +
+      "-d 524288 -l 0.0006 -q 0.0 -u 700 -x 18865 -c 0.1 -e d12 -a 0 -k cosine -m 10"
+    expect(parse(...script.split(" ")).resolved()).toMatchObject({
+      tokens: "data/train_*.bin",
+      val: "data/val_*.bin",
+      out: "log124M",
+      "val-every": 250,
+      "sample-every": 20000,
+      "sample-tokens": 144,
+      batch: 64,
+      context: 1024,
+      "total-batch": 524288,
+      lr: 0.0006,
+      "final-lr-frac": 0,
+      warmup: 700,
+      steps: 18865,
+      "weight-decay": 0.1,
+      init: "d12",
+      "overfit-batch": false,
+      schedule: "cosine",
+      "val-batches": 10,
+    })
+  })
+
+  test("a short flag may be followed by 0 or 1, a long one not", () => {
+    expect(parse("-a").flag("overfit-batch")).toBe(true)
+    expect(parse("-a", "1").flag("overfit-batch")).toBe(true)
+    expect(parse("-a", "0").flag("overfit-batch")).toBe(false)
+    expect(parse("-a", "0").text("tokens")).toBeUndefined()
+    expect(parse("-a", "10").text("tokens")).toBe("10")
+    expect(parse("--overfit-batch", "0").text("tokens")).toBe("0")
+    expect(parse("--overfit-batch", "0").flag("overfit-batch")).toBe(true)
+  })
+
+  test.each([
+    ["1e-3", 1e-3],
+    ["+.5", 0.5],
+    ["2.", 2],
+    ["1E2", 100],
+    ["0", 0],
+  ])("%s is a number", (text, value) => {
+    expect(parse("--lr", text).number("lr")).toBe(value)
+  })
+
+  test("a number with a minus is a value, and refused by its range", () => {
+    expect(refusal("--lr", "-1")).toBe("--lr -1 is not a number from 0 up")
+    expect(refusal("--lr", "-.5")).toBe("--lr -.5 is not a number from 0 up")
+    expect(refusal("--steps", "-3")).toBe("--steps -3 is not a whole number from 1 to 2147483647")
+    expect(refusal("-u=-1")).toBe("-u -1 is not a whole number from 0 to 2147483647")
+  })
+
+  test("an option is not taken for a value, but = takes anything", () => {
+    expect(refusal("--out", "--steps", "3")).toBe(
+      "--out needs a value, but got the option --steps (a value that starts so: --out=--steps)",
+    )
+    expect(refusal("-i", "--steps", "3")).toStartWith(
+      "-i needs a value, but got the option --steps",
+    )
+    expect(refusal("-i")).toBe("-i needs a value: -i TOKENS")
+    expect(parse("--out=--steps").text("out")).toBe("--steps")
+    expect(parse("--out=a=b").text("out")).toBe("a=b")
+    expect(parse("-i=-x").text("tokens")).toBe("-x")
+  })
+
+  test("the same thing said twice is refused, in any form", () => {
+    expect(refusal("--batch", "1", "-b", "2")).toBe("-b is given twice")
+    expect(refusal("-a", "--overfit-batch")).toBe("--overfit-batch is given twice")
+    expect(refusal("a.bin", "-i", "b.bin")).toContain("takes one TOKENS, but got a.bin and b.bin")
+  })
+})
+
+describe("a config file", () => {
+  const file = () =>
+    config('tokens = "toks.bin"\nbatch = 16\nlr = 0.01\nshuffle = true\nschedule = "linear"\n')
+
+  test("stands where the command line says nothing, wherever it is named", () => {
+    for (const args of [
+      ["--batch", "2", "--config", file()],
+      ["--config", file(), "--batch", "2"],
+    ]) {
+      const options = parse(...args)
+      expect(options.number("batch")).toBe(2)
+      expect(options.number("lr")).toBe(0.01)
+      expect(options.flag("shuffle")).toBe(true)
+      expect(options.text("schedule")).toBe("linear")
+      expect(options.text("tokens")).toBe("toks.bin")
+      expect(options.isGiven("lr")).toBe(true)
+      expect(options.number("val-every")).toBe(20)
+    }
+    expect(parse("other.bin", "--config", file()).text("tokens")).toBe("other.bin")
+  })
+
+  test("a short flag's 0 wins over the file's true", () => {
+    const path = config("overfit-batch = true\n")
+    expect(parse("--config", path).flag("overfit-batch")).toBe(true)
+    expect(parse("--config", path, "-a", "0").flag("overfit-batch")).toBe(false)
+  })
+
+  test("its values are held to the same rules, even those that the command line replaces", () => {
+    const path = config("batch = 0\n")
+    const message = `${path}: batch 0 is not a whole number from 1 to 1048576`
+    expect(refusal("--config", path)).toBe(message)
+    expect(refusal("--config", path, "--batch", "1")).toBe(message)
+  })
+
+  test("the run.toml of a run is the config file of the same run", () => {
+    const given = parse('a "b" \\ é.bin', "--lr", "1e-7", "--shuffle", "--steps", "7", "-a", "0")
+    RunFolder.create(join(folder, "run"), given.resolved())
+    const again = parse("--config", join(folder, "run", "run.toml"))
+    expect(again.resolved()).toEqual(given.resolved())
+  })
+
+  test.each([
+    ["batch = [1]", "batch must be a number, but is [1]"],
+    ['batch = "4"', 'batch must be a number, but is "4"'],
+    ["shuffle = 1", "shuffle must be true or false, but is 1"],
+    ["out = 5", 'out must be a "text", but is 5'],
+    ["tokens = true", 'tokens must be a "text", but is true'],
+    ["lr = nan", "lr NaN is not a number"],
+    ["lr = inf", "lr Infinity is not a number"],
+    ["lr = -1", "lr -1 is not a number from 0 up"],
+    ['schedule = "cosin"', "schedule cosin is not one of"],
+    ['out = ""', "out is empty"],
+    ['tokens = ""', "tokens is empty"],
+    ["[model]\nlayers = 3", "model is no option of llm train (see llm train --help)"],
+    ["stepz = 3", "stepz is no option of llm train (did you mean steps?)"],
+    ['config = "x"', "config is no option of llm train"],
+  ])("%j is refused", (text, message) => {
+    const path = config(text)
+    expect(refusal("--config", path)).toStartWith(`${path}: ${message}`)
+  })
+
+  test("what is not TOML is refused in one line", () => {
+    expect(refusal("--config", config("steps = = 3\n"))).toMatch(/run\.toml: not TOML: [^\n]+\)$/)
+  })
+})
+
+describe("help", () => {
+  test.each(COMMANDS.map((spec) => [spec.name, spec] as const))(
+    "of %s lists every option once, with its short form, value and default, in 100 columns",
+    (_, spec) => {
+      const lines = helpText(spec).split("\n")
+      for (const option of spec.options) {
+        const short = option.short ? `, -${option.short}` : ""
+        const value = option.kind === "flag" ? "" : ` ${option.value}`
+        const head = `  --${option.name}${short}${value}`
+        const at = lines.findIndex((line) => line === head || line.startsWith(`${head} `))
+        expect(at).toBeGreaterThan(0)
+        const text = lines[at] === head ? lines[at + 1]! : lines[at]!
+        expect(text).toContain(option.help)
+        if ("default" in option) expect(text).toEndWith(` (${option.default})`)
+        const own = lines.filter((line) => line.match(/^ {2}--(\S+?)(,| |$)/)?.[1] === option.name)
+        expect(own).toHaveLength(1)
+      }
+      for (const line of lines) expect(line.length).toBeLessThanOrEqual(100)
+      expect(lines[0]).toStartWith(`llm ${spec.name}`)
+      if (spec.positional) expect(lines[0]).toContain(spec.positional.name)
+    },
+  )
+
+  test.each(COMMANDS.map((spec) => [spec.name, spec] as const))(
+    "the examples of %s are understood",
+    (_, spec) => {
+      for (const example of spec.examples ?? []) {
+        // As a shell would cut it, up to a redirection.
+        const words = [...example.replace(/ >.*/, "").matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g)]
+        const [llm, name, ...args] = words.map(
+          ([, single, double, bare]) => single ?? double ?? bare!,
+        )
+        expect([llm, name]).toEqual(["llm", spec.name])
+        expect(() => parseOptions(spec, args)).not.toThrow()
+      }
+    },
+  )
+})
+
+describe("names and short forms", () => {
+  test.each(COMMANDS.map((spec) => [spec.name, spec] as const))("of %s are unique", (_, spec) => {
+    const names = spec.options.map(({ name }) => name)
+    const shorts = [...spec.options, ...(spec.positional ? [spec.positional] : [])].flatMap(
+      ({ short }) => short ?? [],
+    )
+    expect(new Set(names).size).toBe(names.length)
+    expect(new Set(shorts).size).toBe(shorts.length)
+    for (const name of names) expect(name).toMatch(/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/)
+    for (const option of spec.options) {
+      if (option.kind === "flag" || option.kind === "text" || option.default === undefined) continue
+      // The default keeps to the option's own rules.
+      expect(() =>
+        parseOptions(
+          spec,
+          ["x", `--${option.name}=${option.default}`].slice(spec.positional ? 0 : 1),
+        ),
+      ).not.toThrow()
+    }
+  })
+})
+
+describe("suggestions", () => {
+  test.each([
+    ["--step", "did you mean --steps?"],
+    ["--stpes", "did you mean --steps?"],
+    ["--weight_decay", "did you mean --weight-decay?"],
+    ["--final-lr-fraction", "did you mean --final-lr-frac?"],
+    ["--learning-rate", "see llm train --help"],
+    ["--zzz", "see llm train --help"],
+    ["-Z", "see llm train --help"],
+  ])("%s: %s", (flag, hint) => {
+    expect(refusal(flag, "1")).toBe(`llm train has no option ${flag} (${hint})`)
+  })
+
+  test("the nearest wins, and what is too far away is not guessed", () => {
+    expect(nearest("sampel", ["train", "sample"])).toBe("sample")
+    expect(nearest("x", ["train", "sample"])).toBeUndefined()
+    expect(nearest("cosin", ["linear", "cosine", "constant"])).toBe("cosine")
+  })
+})
