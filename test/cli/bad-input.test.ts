@@ -150,7 +150,10 @@ const FILES: Row[] = [
   ["sample model.bin --context 9", "--context 9 is above the model's longest context of 8"],
   ["train --config missing.toml", "--config missing.toml: cannot read: no such file"],
   ["train --config broken.toml", "--config broken.toml: not TOML: "],
-  ["train --config unknown.toml", "unknown.toml: bacth is no option of llm train (did you mean batch?)"],
+  [
+    "train --config unknown.toml",
+    "unknown.toml: bacth is no option of llm train (did you mean batch?)",
+  ],
   ["train --config type.toml", "type.toml: batch must be a number, but is [1]"],
   ["train --config range.toml", "range.toml: batch 0 is not a whole number from 1"],
   ["train --config flag.toml", "flag.toml: shuffle must be true or false, but is 1"],

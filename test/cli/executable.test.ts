@@ -1,0 +1,241 @@
+// ./llm as a person runs it: a run folder, a sample, a run continued, a run stopped.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { readModelHeader } from "../../src/formats/model.ts"
+import { writeTokens } from "../../src/formats/tokens.ts"
+import { VERSION } from "../../src/version.ts"
+import { buildExecutable, LLM, run } from "./executable.ts"
+
+const TIMEOUT_MS = 120_000
+const dir = mkdtempSync(join(tmpdir(), "llm-run-"))
+const path = (name: string) => join(dir, name)
+const read = (name: string) => readFileSync(path(name), "utf8")
+const llm = (...args: string[]) => run([LLM, ...args], { cwd: dir })
+
+const SHAPE = "--layers 2 --heads 2 --channels 16 --vocab 97 --batch 2 --context 8".split(" ")
+const TRAIN = ["train", "small_train.bin", ...SHAPE, "--val-every", "2", "--sample-every", "3"]
+
+beforeAll(async () => {
+  await buildExecutable()
+  const tokens = Uint16Array.from({ length: 4000 }, (_, i) => (i * i + 3 * i) % 97)
+  writeTokens(path("small_train.bin"), tokens)
+  writeTokens(path("small_val.bin"), tokens.subarray(0, 400))
+  writeTokens(path("alone.bin"), tokens)
+  const { code, stderr } = await llm(...TRAIN, "--steps", "3", "--out", "a")
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
+}, TIMEOUT_MS)
+
+afterAll(() => rmSync(dir, { recursive: true }))
+
+type Metrics = Record<string, number>
+const metrics = (folder: string): Metrics[] =>
+  read(`${folder}/metrics.jsonl`)
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line))
+const TIMING = ["ms", "tokensPerSecond", "mfu"]
+const untimed = (lines: Metrics[]) =>
+  lines.map((line) => Object.fromEntries(Object.entries(line).filter(([k]) => !TIMING.includes(k))))
+
+describe("a run folder", () => {
+  test("holds the log, the metrics, the options and the model", () => {
+    expect(readdirSync(path("a")).sort()).toEqual([
+      "main.log",
+      "metrics.jsonl",
+      "model_00000003.bin",
+      "run.toml",
+    ])
+    const { config } = readModelHeader(path("a/model_00000003.bin"))
+    expect(config).toEqual({ L: 2, NH: 2, C: 16, V: 97, Vp: 128, maxT: 8 })
+  })
+
+  test("main.log is llm.c's", () => {
+    const lines = read("a/main.log").trim().split("\n")
+    const shape = lines.map((line) =>
+      line
+        .replace(/\d+\.\d{6}/g, "6")
+        .replace(/\d+\.\d{4}/g, "4")
+        .replace(/\d+\.\d{2}/g, "2"),
+    )
+    expect(shape).toEqual([
+      "s:0 tel:4",
+      "s:0 trl:4 lr:6 norm:2",
+      "s:1 trl:4 lr:6 norm:2",
+      "s:2 tel:4",
+      "s:2 trl:4 lr:6 norm:2",
+      "s:3 tel:4",
+    ])
+  })
+
+  test("metrics.jsonl has every number of every step, and losses to the last digit", () => {
+    const lines = metrics("a")
+    const steps = lines.filter((line) => "trainLoss" in line)
+    expect(steps.map(({ step }) => step)).toEqual([0, 1, 2])
+    for (const step of steps) {
+      expect(Object.keys(step)).toEqual(["step", "trainLoss", "lr", "gradNorm", ...TIMING])
+    }
+    const vals = lines.filter((line) => "valLoss" in line)
+    expect(vals.map(({ step }) => step)).toEqual([0, 2, 3])
+    const losses = lines.map(({ trainLoss, valLoss }) => trainLoss ?? valLoss!)
+    expect(losses).toEqual(losses.map(Math.fround))
+  })
+
+  test(
+    "run.toml names the version and every option, and repeats the run",
+    async () => {
+      expect(read("a/run.toml")).toStartWith(`version = "${VERSION}"\ncommand = "train"\n`)
+      const { code, stderr } = await llm("train", "--config", "a/run.toml", "--out", "b")
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
+      expect(untimed(metrics("b"))).toEqual(untimed(metrics("a")))
+      const model = "model_00000003.bin"
+      expect(readFileSync(path(`b/${model}`)).equals(readFileSync(path(`a/${model}`)))).toBe(true)
+    },
+    TIMEOUT_MS,
+  )
+})
+
+describe("the model that a run has written", () => {
+  const sample = (...args: string[]) =>
+    llm("sample", "a/model_00000003.bin", "--tokens", "40", ...args)
+
+  test(
+    "writes the same text for the same seed, on one thread and on two",
+    async () => {
+      const [one, two, other] = await Promise.all([
+        sample("--threads", "1"),
+        sample("--threads", "2"),
+        sample("--seed", "7"),
+      ])
+      expect(one.code).toBe(0)
+      expect(one.stdout.length).toBeGreaterThan(20)
+      expect(two.stdout).toBe(one.stdout)
+      expect(other.stdout).not.toBe(one.stdout)
+      expect(one.stderr).toMatch(/^40 tokens, [\d,.]+ tokens\/s/)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "is where another run goes on from",
+    async () => {
+      const init = ["--init", "a/model_00000003.bin", "--batch", "2", "--context", "8"]
+      const { code } = await llm("train", "small_train.bin", ...init, "--steps", "1", "--out", "c")
+      expect(code).toBe(0)
+      expect(metrics("c")[0]).toEqual(metrics("a").at(-1)! && { ...metrics("a").at(-1)!, step: 0 })
+    },
+    TIMEOUT_MS,
+  )
+})
+
+describe("a run", () => {
+  test(
+    "without validation tokens says so, and trains",
+    async () => {
+      const { code, stdout } = await llm(
+        "train",
+        "alone.bin",
+        ...SHAPE,
+        "--steps",
+        "2",
+        "--sample-every",
+        "0",
+      )
+      expect(code).toBe(0)
+      expect(stdout).toContain(
+        "no validation: alone.bin has no _train to replace by _val (name one with --val)",
+      )
+      expect(stdout).toMatch(
+        /^step 1\/2 {2}loss \d\.\d{4} {2}norm \d+\.\d\d {2}lr 3\.00e-4 {2}\d+ ms/m,
+      )
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "whose loss is no number ends with exit code 3 and names the step",
+    async () => {
+      const { code, stderr } = await llm(...TRAIN, "--steps", "50", "--lr", "1e30")
+      expect(stderr).toMatch(
+        /^llm: step \d+: the (loss|gradient's norm) is (NaN|-?Infinity) \(try a lower --lr.*\n$/,
+      )
+      expect(code).toBe(3)
+    },
+    TIMEOUT_MS,
+  )
+
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    test(
+      `that gets ${signal} finishes the step, writes the model, exits ${code}`,
+      async () => {
+        const out = `stopped-${signal}`
+        const endless = ["--steps", "1000000", "--out", out]
+        const child = Bun.spawn([LLM, ...TRAIN, ...endless], { cwd: dir, stdout: "pipe" })
+        while (
+          !existsSync(path(`${out}/main.log`)) ||
+          !read(`${out}/main.log`).includes("s:5 trl")
+        ) {
+          await Bun.sleep(20)
+        }
+        child.kill(signal)
+        expect(await child.exited).toBe(code)
+        const steps = metrics(out).filter((line) => "trainLoss" in line).length
+        const model = path(`${out}/model_${`${steps}`.padStart(8, "0")}.bin`)
+        expect(existsSync(model)).toBe(true)
+        expect(await new Response(child.stdout).text()).toContain(`stopped after ${steps} of`)
+      },
+      TIMEOUT_MS,
+    )
+  }
+
+  const noTerminal = Bun.which("script") ? "" : " (skipped: there is no script command)"
+  test.skipIf(noTerminal !== "")(
+    `on a terminal shows one live line${noTerminal}`,
+    async () => {
+      const command = `${LLM} ${TRAIN.join(" ")} --steps 3`
+      const { code, stdout } = await run(["script", "-qec", command, "/dev/null"], { cwd: dir })
+      expect(code).toBe(0)
+      expect(stdout).toContain("\r\x1b[Kstep 1/3  loss ")
+      expect(stdout).toContain(" left")
+    },
+    TIMEOUT_MS,
+  )
+})
+
+describe("the cache folder", () => {
+  const info = (cache: string) =>
+    run([LLM, "info"], { env: { ...process.env, LLM_CACHE: path(cache) } })
+
+  test(
+    "is its owner's alone, and what was changed in it is not loaded",
+    async () => {
+      expect((await info("cache")).code).toBe(0)
+      const [hash] = readdirSync(path("cache"))
+      const folder = path(`cache/${hash}`)
+      expect(statSync(folder).mode & 0o777).toBe(0o700)
+      for (const name of readdirSync(folder)) {
+        if (/\.(so|c|h)/.test(name)) writeFileSync(join(folder, name), "not this")
+      }
+      expect((await info("cache")).code).toBe(0)
+      chmodSync(folder, 0o777)
+      const { code, stderr } = await info("cache")
+      expect(stderr).toMatch(/^llm: .*the cache folder belongs to, or is writable by, someone else/)
+      expect(code).toBe(2)
+    },
+    TIMEOUT_MS,
+  )
+})
