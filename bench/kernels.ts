@@ -4,10 +4,9 @@ import { measure } from "mitata"
 import { UserError } from "../src/errors.ts"
 import type { Signature } from "../src/native/contract.ts"
 import { contract, Kernels } from "../src/native/library.ts"
-import { measurePeak } from "../src/native/peak.ts"
 import { Buffers, bytesNeeded, inOrder } from "./buffers.ts"
 import { CASES, type Case } from "./cases.ts"
-import { describeLimits, measureBandwidth } from "./machine.ts"
+import { bestLimits, describeLimits, type Limits, measureLimits } from "./machine.ts"
 import { duration, giga, percent, table } from "./table.ts"
 import { type Arguments, workOf } from "./work.ts"
 
@@ -44,17 +43,16 @@ export async function benchKernels(kernels: Kernels, { filter = "", quick }: Ker
   const signature = (c: Case) => signatures.get(c.kernel)!
   const bytes = Math.max(...cases.map((c) => bytesNeeded(signature(c), c.sizes)))
   const runner = new Runner(kernels, new Buffers(bytes, kernels), quick)
-  const peaks = [measurePeak(kernels)]
-  const bandwidth = measureBandwidth(kernels)
+  const limits = [measureLimits(kernels)]
 
   const results: Result[] = []
   for (const [i, c] of cases.entries()) {
     process.stderr.write(`${i + 1}/${cases.length} ${c.kernel} ${shapeText(c.sizes)}\n`)
     results.push(await runner.run(c, signature(c)))
   }
-  peaks.push(measurePeak(kernels))
-  process.stdout.write(`${describeLimits(kernels, peaks, bandwidth)}\n\n`)
-  process.stdout.write(resultTable(results, Math.max(...peaks), bandwidth))
+  limits.push(measureLimits(kernels))
+  process.stdout.write(`${describeLimits(kernels, limits)}\n\n`)
+  process.stdout.write(resultTable(results, bestLimits(limits)))
 }
 
 class Runner {
@@ -117,8 +115,8 @@ function shapeText(sizes: Arguments): string {
     .join(", ")
 }
 
-function resultTable(results: Result[], peak: number, bandwidth: number): string {
-  const headings = ["kernel", "shape", "median:", "rate:", "% of peak:", "best run:"]
+function resultTable(results: Result[], { peak, bandwidth }: Limits): string {
+  const headings = ["kernel", "shape", "median:", "rate:", "% of limit:", "best run:"]
   const rows = results.map(({ name, shape, time, work, unit, reference }) => {
     const limit = unit === "GFLOP/s" ? peak : bandwidth
     const [median, best] = [time.medianMs, time.bestMs].map((ms) => (work / ms) * 1000) as [

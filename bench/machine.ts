@@ -3,14 +3,47 @@
 import { readFileSync } from "node:fs"
 import type { Kernels } from "../src/native/library.ts"
 import { allocate } from "../src/native/memory.ts"
+import { measurePeak } from "../src/native/peak.ts"
 import { giga } from "./table.ts"
 
-const STREAM_ELEMENTS = 2 ** 26 // 256 MB an array: far past any cache
+// 240 MB an array: far past any cache. Not a power of two: arrays that lie one apart then fall on the
+// same sets of the caches, and stream at a third of the speed.
+const STREAM_ELEMENTS = 60_000_000
 const STREAM_RUNS = 5
 
-/** Bytes a second that memory moves for all threads together: a += b over arrays that no cache
- * holds, two reads and a write an element; the best of a few runs. */
-export function measureBandwidth(kernels: Kernels): number {
+export interface Limits {
+  /** f32 operations a second. */
+  peak: number
+  /** Bytes a second. */
+  bandwidth: number
+}
+
+/** Of all threads together. Others slow the machine down and never speed it up, so limits are
+ * measured before and after, and the best count. */
+export function measureLimits(kernels: Kernels): Limits {
+  return { peak: measurePeak(kernels), bandwidth: measureBandwidth(kernels) }
+}
+
+export function bestLimits(measured: Limits[]): Limits {
+  return {
+    peak: Math.max(...measured.map(({ peak }) => peak)),
+    bandwidth: Math.max(...measured.map(({ bandwidth }) => bandwidth)),
+  }
+}
+
+/** One line on what percentages are of. */
+export function describeLimits(kernels: Kernels, measured: Limits[]): string {
+  const { peak, bandwidth } = bestLimits(measured)
+  const each = (value: (limits: Limits) => number) => measured.map((m) => giga(value(m))).join(", ")
+  return (
+    `${kernels.name}, ${kernels.call("llm_threads", 0)} threads; ` +
+    `fp32 peak ${giga(peak)} GFLOP/s (before and after: ${each((m) => m.peak)}); ` +
+    `memory ${giga(bandwidth)} GB/s (${each((m) => m.bandwidth)})`
+  )
+}
+
+/** a += b over arrays that no cache holds: two reads and a write an element. */
+function measureBandwidth(kernels: Kernels): number {
   const bytes = STREAM_ELEMENTS * 4
   const memory = allocate(2 * bytes)
   const [a, b] = [memory.address, memory.address + bytes]
@@ -33,12 +66,4 @@ export function residentMemory(): { now: number; peak: number } {
     return Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)![1]) * 1024
   }
   return { now: bytes("VmRSS"), peak: bytes("VmHWM") }
-}
-
-/** One line on what percentages are of. */
-export function describeLimits(kernels: Kernels, peaks: number[], bandwidth: number): string {
-  const [before, after] = peaks.map(giga)
-  const peak = `fp32 peak ${giga(Math.max(...peaks))} GFLOP/s (before ${before}, after ${after})`
-  const threads = kernels.call("llm_threads", 0)
-  return `${kernels.name}, ${threads} threads; ${peak}; memory ${giga(bandwidth)} GB/s`
 }

@@ -5,10 +5,9 @@ import { type Config, trainingFlops } from "../src/model/config.ts"
 import { initialize } from "../src/model/initialize.ts"
 import { type TrainingProgram, trainingProgram } from "../src/model/program.ts"
 import type { Kernels } from "../src/native/library.ts"
-import { measurePeak } from "../src/native/peak.ts"
 import { Program } from "../src/program/link.ts"
 import { callByCall, type Share, sharesOf, type Timed } from "./calls.ts"
-import { describeLimits, measureBandwidth, residentMemory } from "./machine.ts"
+import { bestLimits, describeLimits, measureLimits, residentMemory } from "./machine.ts"
 import { digits, duration, giga, median, percent, table } from "./table.ts"
 
 export interface StepOptions {
@@ -31,6 +30,7 @@ const SEED = 42
 const PASSES = 5 // call by call
 
 export async function benchStep(kernels: Kernels, { config, B, T, steps }: StepOptions) {
+  const limits = [measureLimits(kernels)] // before the arena, so that memory holds one of the two
   const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
   const program = await Program.link(source, kernels)
   initialize(program, source.parameters, config, kernels, SEED)
@@ -38,21 +38,19 @@ export async function benchStep(kernels: Kernels, { config, B, T, steps }: StepO
     const view = program.view(tensor)
     for (let i = 0; i < view.length; i++) view[i] = Math.floor(Math.random() * config.V)
   }
-  const peaks = [measurePeak(kernels)]
   runStep(program) // touches every page
   const times = Array.from({ length: steps }, () => runStep(program))
   const memory = residentMemory()
   const calls = await callByCall(program, phasesOf(source), kernels, PASSES)
-  peaks.push(measurePeak(kernels))
-  const bandwidth = measureBandwidth(kernels)
-  const peak = Math.max(...peaks)
+  limits.push(measureLimits(kernels))
+  const { peak, bandwidth } = bestLimits(limits)
 
   const totals = times.map((phases) => phases.reduce((sum, ms) => sum + ms, 0))
   const ms = median(totals)
   const mfu = (trainingFlops(config, T) * B * T * 1000) / ms / peak
   const range = `${duration(Math.min(...totals))} to ${duration(Math.max(...totals))}`
   process.stdout.write(
-    `${source.title}\n${describeLimits(kernels, peaks, bandwidth)}\n\n` +
+    `${source.title}\n${describeLimits(kernels, limits)}\n\n` +
       `step      ${duration(ms)} (median of ${steps}, ${range})\n` +
       `tokens/s  ${digits((B * T * 1000) / ms)}\n` +
       `MFU       ${percent(mfu)} (6·N + 6·L·C·T operations a token)\n` +

@@ -111,7 +111,8 @@ export function poison(program: Program): void {
 
 /** The largest difference, relative to the largest number of all that are expected. */
 export function worst(got: Float32Array, expected: Float32Array): number {
-  if (got.length !== expected.length) throw new Error(`${got.length} numbers, not ${expected.length}`)
+  if (got.length !== expected.length)
+    throw new Error(`${got.length} numbers, not ${expected.length}`)
   let difference = 0
   let largest = 0
   for (let i = 0; i < got.length; i++) {
