@@ -33,7 +33,11 @@ interface Result {
 
 const BATCH = 64 // calls timed at once, of kernels that take microseconds
 
-export async function benchKernels(kernels: Kernels, { filter = "", quick }: KernelOptions) {
+/** A table of the kernels whose names contain `filter`. */
+export async function benchKernels(
+  kernels: Kernels,
+  { filter = "", quick }: KernelOptions,
+): Promise<string> {
   const cases = CASES.filter(({ kernel }) => kernel.includes(filter))
   if (cases.length === 0) {
     const names = [...new Set(CASES.map(({ kernel }) => kernel))]
@@ -51,8 +55,7 @@ export async function benchKernels(kernels: Kernels, { filter = "", quick }: Ker
     results.push(await runner.run(c, signature(c)))
   }
   limits.push(measureLimits(kernels))
-  process.stdout.write(`${describeLimits(kernels, limits)}\n\n`)
-  process.stdout.write(resultTable(results, bestLimits(limits)))
+  return `${describeLimits(kernels, limits)}\n\n${resultTable(results, bestLimits(limits))}`
 }
 
 class Runner {

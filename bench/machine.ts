@@ -9,7 +9,7 @@ import { giga } from "./table.ts"
 // 240 MB an array: far past any cache. Not a power of two: arrays that lie one apart then fall on the
 // same sets of the caches, and stream at a third of the speed.
 const STREAM_ELEMENTS = 60_000_000
-const STREAM_RUNS = 5
+const STREAM_RUNS = 10
 
 export interface Limits {
   /** f32 operations a second. */

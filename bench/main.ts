@@ -50,7 +50,8 @@ async function main(args: string[]): Promise<number> {
     const kernels = await Kernels.open(name)
     kernels.call("llm_threads", whole("--threads", values.threads, usableCores()))
     if (!isStep) {
-      await benchKernels(kernels, { filter: positionals[0], quick: values.quick ?? false })
+      const options = { filter: positionals[0], quick: values.quick ?? false }
+      process.stdout.write(await benchKernels(kernels, options))
       return 0
     }
     const init = values.init ?? "gpt2:d12"
@@ -60,7 +61,8 @@ async function main(args: string[]): Promise<number> {
     if (T > config.maxT)
       throw new UserError(`--context ${T} is longer than ${init}'s ${config.maxT}`)
     const B = whole("--batch", values.batch, 4)
-    await benchStep(kernels, { config, B, T, steps: whole("--steps", values.steps, 7) })
+    const steps = whole("--steps", values.steps, 7)
+    process.stdout.write(await benchStep(kernels, { config, B, T, steps }))
     return 0
   } catch (error) {
     if (!(error instanceof UserError)) throw error

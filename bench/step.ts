@@ -29,7 +29,11 @@ const PHASES: Record<string, Record<string, number>> = {
 const SEED = 42
 const PASSES = 5 // call by call
 
-export async function benchStep(kernels: Kernels, { config, B, T, steps }: StepOptions) {
+/** A report on `steps` steps of training on random tokens. */
+export async function benchStep(
+  kernels: Kernels,
+  { config, B, T, steps }: StepOptions,
+): Promise<string> {
   const limits = [measureLimits(kernels)] // before the arena, so that memory holds one of the two
   const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
   const program = await Program.link(source, kernels)
@@ -49,17 +53,16 @@ export async function benchStep(kernels: Kernels, { config, B, T, steps }: StepO
   const ms = median(totals)
   const mfu = (trainingFlops(config, T) * B * T * 1000) / ms / peak
   const range = `${duration(Math.min(...totals))} to ${duration(Math.max(...totals))}`
-  process.stdout.write(
+  const head =
     `${source.title}\n${describeLimits(kernels, limits)}\n\n` +
-      `step      ${duration(ms)} (median of ${steps}, ${range})\n` +
-      `tokens/s  ${digits((B * T * 1000) / ms)}\n` +
-      `MFU       ${percent(mfu)} (6·N + 6·L·C·T operations a token)\n` +
-      `memory    ${giga(memory.now)} GB resident, ${giga(memory.peak)} GB at most; ` +
-      `arena ${giga(program.plan.peak)} GB\n\n`,
-  )
-  process.stdout.write(`${phaseTable(times, ms)}\n`)
-  process.stdout.write(shareTable(sharesOf(calls, peak, bandwidth), peak, bandwidth))
+    `step      ${duration(ms)} (median of ${steps}, ${range})\n` +
+    `tokens/s  ${digits((B * T * 1000) / ms)}\n` +
+    `MFU       ${percent(mfu)} (6·N + 6·L·C·T operations a token)\n` +
+    `memory    ${giga(memory.now)} GB resident, ${giga(memory.peak)} GB at most; ` +
+    `arena ${giga(program.plan.peak)} GB\n`
   program.free()
+  const shares = sharesOf(calls, peak, bandwidth)
+  return [head, phaseTable(times, ms), shareTable(shares, peak, bandwidth)].join("\n")
 }
 
 /** Milliseconds of each phase of one step. */
