@@ -1,8 +1,9 @@
 // llm.c's debug state: one batch and what a trusted implementation computes from it, to compare with.
 
 import { thousands } from "../data/files.ts"
+import type { Config } from "../model/config.ts"
 import { BinaryFile, bytesOf, HEADER_BYTES, type Kind } from "./header.ts"
-import { countParameters, type ModelConfig } from "./model.ts"
+import { countParameters } from "./model.ts"
 
 const KIND: Kind = {
   magic: 20240327,
@@ -24,7 +25,7 @@ export type DebugState = {
 }
 
 /** Reads the debug state of a model with this configuration. */
-export function readDebugState(path: string, config: ModelConfig): DebugState {
+export function readDebugState(path: string, config: Config): DebugState {
   return BinaryFile.with(path, KIND, (file) => {
     const [, , B = 0, T = 0] = file.header
     if (B < 1 || T < 1 || T > config.maxT) {

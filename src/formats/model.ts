@@ -3,6 +3,7 @@
 
 import { thousands, writeWhole } from "../data/files.ts"
 import { assert } from "../errors.ts"
+import { type Config, parameterCount } from "../model/config.ts"
 import { BinaryFile, bytesOf, HEADER_BYTES, headerBytes, type Kind } from "./header.ts"
 
 const MAGIC = 20240326
@@ -15,17 +16,8 @@ const KIND: Kind = {
 }
 const PIECE = 2 ** 20 // numbers converted or written at once
 
-/** maxT longest context, V vocabulary, Vp padded vocabulary, L layers, NH heads, C channels. */
-export type ModelConfig = {
-  maxT: number
-  V: number
-  Vp: number
-  L: number
-  NH: number
-  C: number
-}
 export type ModelHeader = {
-  config: ModelConfig
+  config: Config
   dtype: "fp32" | "bf16"
   /** Numbers in the file, wte's padding rows included. */
   parameters: number
@@ -34,9 +26,11 @@ export type ModelHeader = {
 export type NamedTensor = { name: string; data: Float32Array }
 
 /** How many numbers the tensors of a GPT-2 have, wte's padding rows included. */
-export function countParameters({ maxT, Vp, L, C }: ModelConfig): number {
-  const layer = 12 * C * C + 13 * C // qkv, attproj, fc, fcproj: (3 + 1 + 4 + 4)·C² and 9·C; ln1, ln2
-  return (Vp + maxT + 2) * C + L * layer
+export const countParameters = (config: Config) => parameterCount({ ...config, V: config.Vp })
+
+/** The size of the file that writeModel makes. */
+export function modelBytes(config: ModelConfig): number {
+  return HEADER_BYTES + 4 * countParameters(config)
 }
 
 /** What a model file holds, after checking everything but the numbers. */
@@ -70,7 +64,7 @@ function readBf16(file: BinaryFile, data: Float32Array, position: number): void 
 }
 
 /** Writes the tensors, all of the model's in the file's order, in fp32. */
-export function writeModel(path: string, config: ModelConfig, tensors: NamedTensor[]): void {
+export function writeModel(path: string, config: Config, tensors: NamedTensor[]): void {
   checkTensors(config, tensors)
   const { maxT, V, Vp, L, NH, C } = config
   function* chunks() {
@@ -105,7 +99,7 @@ function checkHeader(file: BinaryFile): ModelHeader {
   return { config, dtype, parameters }
 }
 
-function checkTensors(config: ModelConfig, tensors: NamedTensor[]): void {
+function checkTensors(config: Config, tensors: NamedTensor[]): void {
   const given = tensors.reduce((sum, { data }) => sum + data.length, 0)
   const wanted = countParameters(config)
   const names = tensors.map(({ name }) => name).join(" ")

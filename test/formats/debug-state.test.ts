@@ -4,13 +4,14 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { readDebugState } from "../../src/formats/debug-state.ts"
 import { bytesOf, headerBytes } from "../../src/formats/header.ts"
-import { countParameters, type ModelConfig } from "../../src/formats/model.ts"
+import { countParameters } from "../../src/formats/model.ts"
+import type { Config } from "../../src/model/config.ts"
 import { refuses } from "./broken.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "debug-state-"))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-const CONFIG: ModelConfig = { maxT: 3, V: 5, Vp: 8, L: 1, NH: 2, C: 2 }
+const CONFIG: Config = { maxT: 3, V: 5, Vp: 8, L: 1, NH: 2, C: 2 }
 const SIZE = countParameters(CONFIG)
 const B = 2
 const T = 3

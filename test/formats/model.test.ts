@@ -11,13 +11,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
 import { bytesOf, headerBytes } from "../../src/formats/header.ts"
-import {
-  countParameters,
-  loadModel,
-  type ModelConfig,
-  readModelHeader,
-  writeModel,
-} from "../../src/formats/model.ts"
+import { countParameters, loadModel, readModelHeader, writeModel } from "../../src/formats/model.ts"
+import type { Config } from "../../src/model/config.ts"
 import { fixture, fixtureWeights } from "../fixtures/weights.ts"
 import { messageOf, refuses } from "./broken.ts"
 
@@ -25,7 +20,7 @@ const folder = mkdtempSync(join(tmpdir(), "model-"))
 afterAll(() => rmSync(folder, { recursive: true }))
 const at = (name: string) => join(folder, name)
 
-const TINY: ModelConfig = { maxT: 3, V: 5, Vp: 8, L: 2, NH: 2, C: 4 }
+const TINY: Config = { maxT: 3, V: 5, Vp: 8, L: 2, NH: 2, C: 4 }
 const SIZE = countParameters(TINY)
 
 /** One tensor with room for a whole model. */
@@ -36,7 +31,7 @@ function file(name: string, header: number[], body: Uint8Array): string {
   writeFileSync(at(name), body, { flag: "a" })
   return at(name)
 }
-const words = (version: number, { maxT, V, L, NH, C, Vp }: ModelConfig) => {
+const words = (version: number, { maxT, V, L, NH, C, Vp }: Config) => {
   return [20240326, version, maxT, V, L, NH, C, Vp]
 }
 
@@ -152,7 +147,7 @@ describe("model files", () => {
 
 describe("a broken model file is refused in one line", () => {
   const HINT = "(give a GPT-2 model file that llm or llm.c wrote)"
-  const header = (change: Partial<ModelConfig>) => headerBytes(...words(3, { ...TINY, ...change }))
+  const header = (change: Partial<Config>) => headerBytes(...words(3, { ...TINY, ...change }))
   const body = bytesOf(new Float32Array(SIZE))
   const whole = Buffer.concat([header({}), body])
   const huge = 2 ** 31 - 1
