@@ -2,6 +2,7 @@
 
 import { thousands } from "../data/files.ts"
 import { UserError } from "../errors.ts"
+import { modelBytes } from "../formats/model.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { initialize } from "../model/initialize.ts"
@@ -36,7 +37,7 @@ async function run(options: Options): Promise<number> {
   const program = await Program.link(tensors, kernels)
   const out = options.text("out")
   const resolved = { ...options.resolved(), context: T, "total-batch": totalBatch, steps, threads }
-  const folder = out === undefined ? undefined : RunFolder.create(out, resolved)
+  const folder = out === undefined ? undefined : RunFolder.create(out, resolved, modelBytes(config))
   if (file === undefined) initialize(program, tensors.parameters, config, kernels, seed)
   else loadWeights(file, program, tensors.parameters, config)
 

@@ -1,6 +1,6 @@
 // From text to a training and a validation file.
 
-import { existsSync, mkdirSync } from "node:fs"
+import { existsSync, mkdirSync, rmSync } from "node:fs"
 import { extname, join } from "node:path"
 import { UserError } from "../errors.ts"
 import { writeTokens } from "../formats/tokens.ts"
@@ -85,19 +85,28 @@ export function writeSplit(folder: string, name: string, split: Split): Written[
       `${val}: it is from an earlier run, and training would validate on it (delete it, or choose another --out-dir)`,
     )
   }
+  let made: string | undefined // the first folder of the path that was not there
   try {
-    mkdirSync(folder, { recursive: true })
+    made = mkdirSync(folder, { recursive: true })
   } catch (error) {
     throw new UserError(`--out-dir ${folder}: cannot make it: ${reason(error)} (choose another)`)
   }
   const written: Written[] = []
-  for (const [path, tokens] of [
-    [train, split.train],
-    [val, split.val],
-  ] as const) {
-    if (tokens.length === 0) continue
-    writeTokens(path, tokens)
-    written.push({ path, tokens: tokens.length })
+  try {
+    for (const [path, tokens] of [
+      [train, split.train],
+      [val, split.val],
+    ] as const) {
+      if (tokens.length === 0) continue
+      writeTokens(path, tokens)
+      written.push({ path, tokens: tokens.length })
+    }
+  } catch (error) {
+    // One file without the other would be trained on without validation.
+    for (const path of [...written.map((file) => file.path), made ?? []].flat()) {
+      rmSync(path, { recursive: true, force: true })
+    }
+    throw error
   }
   return written
 }

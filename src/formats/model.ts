@@ -29,7 +29,7 @@ export type NamedTensor = { name: string; data: Float32Array }
 export const countParameters = (config: Config) => parameterCount({ ...config, V: config.Vp })
 
 /** The size of the file that writeModel makes. */
-export function modelBytes(config: ModelConfig): number {
+export function modelBytes(config: Config): number {
   return HEADER_BYTES + 4 * countParameters(config)
 }
 

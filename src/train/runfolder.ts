@@ -1,8 +1,16 @@
 // The run folder: main.log in llm.c's format, metrics.jsonl, run.toml, and the model.
 
-import { appendFileSync, existsSync, mkdirSync } from "node:fs"
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  truncateSync,
+} from "node:fs"
 import { join } from "node:path"
-import { reason, writeWhole } from "../data/files.ts"
+import { reason, thousands, writeWhole } from "../data/files.ts"
 import { UserError } from "../errors.ts"
 import type { Value } from "../options.ts"
 import { VERSION } from "../version.ts"
@@ -20,25 +28,43 @@ export interface StepMetrics {
 export class RunFolder {
   private constructor(readonly path: string) {}
 
-  /** Makes the folder for a new run. One that holds a run is refused, not overwritten. */
-  static create(path: string, settings: Record<string, Value>): RunFolder {
+  /** Makes the folder for a new run, whose model will be a file of `modelBytes`. One that holds a run
+   * is refused, not overwritten. When it fails it leaves nothing. */
+  static create(path: string, settings: Record<string, Value>, modelBytes = 0): RunFolder {
+    if (existsSync(join(path, "main.log"))) {
+      throw new UserError(`--out ${path} already holds a run (choose another folder, or delete it)`)
+    }
+    let made: string | undefined // the first folder of the path that was not there
     try {
-      mkdirSync(path, { recursive: true })
+      made = mkdirSync(path, { recursive: true })
     } catch (error) {
       throw new UserError(
         `--out ${path}: cannot make the folder: ${reason(error)} (choose another)`,
       )
     }
-    if (existsSync(join(path, "main.log"))) {
-      throw new UserError(`--out ${path} already holds a run (choose another folder, or delete it)`)
-    }
     const folder = new RunFolder(path)
-    const lines = Object.entries({ version: VERSION, command: "train", ...settings })
-    const toml = lines.map(([key, value]) => `${key} = ${tomlValue(value)}\n`).join("")
-    writeWhole(folder.file("run.toml"), [new TextEncoder().encode(toml)])
-    folder.append("main.log", "")
-    folder.append("metrics.jsonl", "")
+    try {
+      folder.refuseFull(modelBytes)
+      const lines = Object.entries({ version: VERSION, command: "train", ...settings })
+      const toml = lines.map(([key, value]) => `${key} = ${tomlValue(value)}\n`).join("")
+      writeWhole(folder.file("run.toml"), [new TextEncoder().encode(toml)])
+      folder.append("main.log", "")
+      folder.append("metrics.jsonl", "")
+    } catch (error) {
+      const left = made ?? ["run.toml", "main.log", "metrics.jsonl"].map((n) => folder.file(n))
+      for (const each of [left].flat()) rmSync(each, { recursive: true, force: true })
+      throw error
+    }
     return folder
+  }
+
+  // Known at the start, not after hours of training.
+  private refuseFull(modelBytes: number): void {
+    const { bavail, bsize } = statfsSync(this.path)
+    if (modelBytes <= bavail * bsize) return
+    throw new UserError(
+      `--out ${this.path}: the model will take ${thousands(modelBytes)} bytes, but ${thousands(bavail * bsize)} are free there (free some space or choose another folder)`,
+    )
   }
 
   step(metrics: StepMetrics): void {
@@ -59,9 +85,11 @@ export class RunFolder {
 
   private append(name: string, text: string): void {
     const path = this.file(name)
+    const bytes = statSync(path, { throwIfNoEntry: false })?.size
     try {
       appendFileSync(path, text)
     } catch (error) {
+      if (bytes !== undefined) truncateSync(path, bytes) // half a line is worse than none
       throw new UserError(
         `${path}: cannot write: ${reason(error)} (free some space or choose another --out)`,
       )
