@@ -132,6 +132,14 @@ const FILES: Row[] = [
   ["train toks.bin", "toks.bin: 20 tokens are too few for one batch of 4×64, which reads 257"],
   ["train toks.bin --batch 1 --context 8 --val missing.bin", "missing.bin: cannot read"],
   ["train toks.bin --batch 1 --context 8 --val toks_long.bin", "toks_long.bin: 1,066 bytes"],
+  ...["empty", "toks_short", "toks_version", "toks_head"].map((name): Row => {
+    return [`train toks.bin --batch 1 --context 8 --val ${name}.bin`, `${name}.bin: `]
+  }),
+  ["train toks.bin --batch 1 --context 8 --val .", ".: it is a folder"],
+  [
+    "train toks.bin --batch 1 --context 8 --vocab 30 --val toks_high.bin",
+    /toks_high\.bin: token .*30/,
+  ],
   ["train --init toks.bin", /toks\.bin: .*token file/],
   ["train --init .", ".: it is a folder"],
   ["train --init empty.bin", "empty.bin: 0 bytes"],
@@ -145,7 +153,13 @@ const FILES: Row[] = [
   ],
   ["sample missing.bin", "missing.bin: cannot read"],
   ["sample toks.bin", /toks\.bin: .*token file/],
+  ["sample .", ".: it is a folder"],
+  ["sample empty.bin", "empty.bin: 0 bytes"],
   ["sample model_short.bin", "model_short.bin: "],
+  ["sample model_long.bin", "model_long.bin: "],
+  ["sample model_magic.bin", "model_magic.bin: not a GPT-2 model: it starts with 7"],
+  ["sample model_version.bin", "model_version.bin: version 9"],
+  ["sample model_heads.bin", "model_heads.bin: its header's 3 heads do not divide"],
   ["sample model.bin --prompt hello", "is outside the model's vocabulary of 13"],
   ["sample model.bin --context 9", "--context 9 is above the model's longest context of 8"],
   ["train --config missing.toml", "--config missing.toml: cannot read: no such file"],
@@ -171,6 +185,9 @@ const PLACES: Row[] = [
     "--out text.txt/run: cannot make the folder: a part of the path is not a folder",
   ],
   ["train --out text.txt", "--out text.txt: cannot make the folder"],
+  ["train --out new --channels 65536 --heads 64", "of memory, and this machine has"],
+  ["train --out new --init nothing", "--init nothing: no such file and no preset"],
+  ["train --out new --config range.toml", "range.toml: batch 0"],
   ["train --out old", "--out old already holds a run"],
   ["data plays --out-dir text.txt/x", /text\.txt\/x/],
   ["data plays --out-dir /proc/x", /\/proc\/x/],
@@ -201,6 +218,8 @@ beforeAll(async () => {
   tokenFile("toks_short.bin", () => {}, 1062)
   tokenFile("toks_long.bin", () => {}, 1066)
   tokenFile("toks_head.bin", () => {}, 500)
+  // Token 1, the upper half of the body's first word.
+  tokenFile("toks_high.bin", (words) => words.set([30 << 16], 256))
   tokenFile("toks_version.bin", (words) => words.set([2], 1))
   const word = (index: number, value: number) => (bytes: Buffer) => {
     bytes.writeInt32LE(value, 4 * index)
