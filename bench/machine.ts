@@ -6,8 +6,8 @@ import { allocate } from "../src/native/memory.ts"
 import { measurePeak } from "../src/native/peak.ts"
 import { giga } from "./table.ts"
 
-// 240 MB an array: far past any cache. Not a power of two: arrays that lie one apart then fall on the
-// same sets of the caches, and stream at a third of the speed.
+// 240 MB an array: far past any cache. Not a power of two: arrays that lie one apart fall on the same
+// sets of the caches and stream far slower (results.md).
 const STREAM_ELEMENTS = 60_000_000
 const STREAM_RUNS = 10
 
