@@ -172,4 +172,4 @@ export function workOf({ name, parameters }: Signature, args: Arguments): Work {
   return { flops: kernel.flops?.(args) ?? 0, bytes }
 }
 
-export const BYTES = { f32: 4, f64: 8, i32: 4, u32: 4 } as const
+export const BYTES = { f32: 4, bf16: 2, f64: 8, i32: 4, u32: 4 } as const

@@ -3,7 +3,7 @@
  *
  * B batch, T time, C channels, V vocabulary, Vp padded vocabulary (V <= Vp), NH heads, HS = C/NH head
  * size, OC output channels, N rows (usually B·T). Arguments stand in the order outputs, inputs,
- * scratch, sizes, options. Arrays are f32, row-major and contiguous, 128-byte aligned unless said
+ * scratch, sizes, options. Arrays are row-major and contiguous, 128-byte aligned unless said
  * otherwise, and do not alias unless said. An output is "overwritten" (what was there is never
  * read, not even NaN) or "added to"; with an `accumulate` option it is overwritten for 0, added to
  * for 1. Scratch is undefined before and after. Any size >= 1 is valid. Kernels never print, exit,
@@ -15,6 +15,20 @@
 
 typedef long long i64;
 typedef unsigned int u32;
+typedef unsigned short bf16; /* the upper half of an f32: 8 bits of exponent, 7 of fraction */
+
+/* `real` is what weights and activations are stored in. A function REAL(name) exists twice: as `name`
+ * for f32 and as `name_bf16` for bf16. Both compute and add up in f32, or wider; bf16 is widened when
+ * it is read, and a result is rounded once, to nearest even, when it is stored. The bf16 kind may
+ * round to bf16 what it multiplies in between (attention's probabilities and their gradients). A
+ * file that defines LLM_BF16 before this one sees the bf16 kind. */
+#ifdef LLM_BF16
+typedef bf16 real;
+#define REAL(name) name##_bf16
+#else
+typedef float real;
+#define REAL(name) name
+#endif
 
 /* ---- the library ---- */
 
@@ -22,56 +36,59 @@ typedef unsigned int u32;
 int llm_threads(int n);
 
 /* Runs about `work` multiply-adds a thread on registers alone, in every thread at once, and returns
- * the floating-point operations done by all of them: divided by its time, the machine's f32 peak. */
-double llm_peak_f32(i64 work);
+ * the floating-point operations done by all of them: divided by its time, the machine's peak, for
+ * products of f32 and of bf16. */
+double REAL(llm_peak)(i64 work);
 
 /* ---- embedding ---- */
 
 /* out[b,t,:] = wte[tokens[b,t],:] + wpe[position + t,:]
  * out (B,T,C) overwritten; tokens (B,T) i32, each in [0,Vp); wte (Vp,C); wpe (maxT,C);
  * position: one i32, or NULL for 0; position + T <= maxT. */
-void embedding_forward(float *out, const int *tokens, const float *wte, const float *wpe,
-                       const int *position, int B, int T, int C);
+void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, const real *wpe,
+                             const int *position, int B, int T, int C);
 
 /* dwte[tokens[b,t],:] += dout[b,t,:]; dwpe[t,:] += sum over b of dout[b,t,:]; rows are added in the
  * order of (b,t). dwte (Vp,C) by accumulate_wte, dwpe (maxT,C) by accumulate_wpe: rows without a
  * token become 0 when overwritten. dout (B,T,C). */
-void embedding_backward(float *dwte, float *dwpe, const float *dout, const int *tokens, int B, int T,
-                        int C, int Vp, int maxT, int accumulate_wte, int accumulate_wpe);
+void REAL(embedding_backward)(float *dwte, float *dwpe, const real *dout, const int *tokens, int B,
+                              int T, int C, int Vp, int maxT, int accumulate_wte,
+                              int accumulate_wpe);
 
 /* ---- layer normalisation (Ba, Kiros, Hinton 2016) ---- */
 
 /* out = (inp - mean)·rstd·weight + bias, with rstd = 1/sqrt(variance + eps) over each row; the
  * variance is that of the population, in two passes. out (N,C), mean (N), rstd (N) overwritten;
  * mean and rstd may both be NULL; inp (N,C); weight, bias (C). */
-void layernorm_forward(float *out, float *mean, float *rstd, const float *inp, const float *weight,
-                       const float *bias, int N, int C, float eps);
+void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *inp,
+                             const real *weight, const real *bias, int N, int C, float eps);
 
 /* With n = (inp - mean)·rstd and g = dout·weight, over each row:
  * dinp = rstd·(g - avg(g) - n·avg(g·n)); dweight = sum over rows of dout·n; dbias = that of dout.
  * dinp (N,C) by accumulate_inp; dweight, dbias (C) by accumulate. */
-void layernorm_backward(float *dinp, float *dweight, float *dbias, const float *dout,
-                        const float *inp, const float *weight, const float *mean, const float *rstd,
-                        int N, int C, int accumulate_inp, int accumulate);
+void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const real *dout,
+                              const real *inp, const real *weight, const float *mean,
+                              const float *rstd, int N, int C, int accumulate_inp, int accumulate);
 
 /* ---- matrix products ---- */
 
 /* pre = inp·weightᵀ + bias; out = gelu(pre) where pre is given, else pre; then out += residual.
  * out (N,OC), pre (N,OC) or NULL overwritten; inp (N,C); weight (OC,C); bias (OC) or NULL;
  * residual (N,OC) or NULL; scratch: LLM_MATMUL_SCRATCH(N, C) floats. */
-void matmul_forward(float *out, float *pre, const float *inp, const float *weight, const float *bias,
-                    const float *residual, float *scratch, int N, int C, int OC);
+void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
+                          const real *bias, const real *residual, float *scratch, int N, int C,
+                          int OC);
 
 /* dinp = dout·weight, times gelu'(pre) where pre is given (the gradient then goes on through the
  * GELU whose output inp was). dinp (N,C) by accumulate; dout (N,OC); weight (OC,C); pre (N,C) or
  * NULL. pre and accumulate exclude each other. */
-void matmul_backward_input(float *dinp, const float *dout, const float *weight, const float *pre,
-                           int N, int C, int OC, int accumulate);
+void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
+                                 int N, int C, int OC, int accumulate);
 
 /* dweight = doutᵀ·inp; dbias = sum over rows of dout. dweight (OC,C), dbias (OC) or NULL by
  * accumulate; dout (N,OC); inp (N,C); scratch: LLM_MATMUL_SCRATCH(N, C) floats. */
-void matmul_backward_weight(float *dweight, float *dbias, const float *dout, const float *inp,
-                            float *scratch, int N, int C, int OC, int accumulate);
+void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout, const real *inp,
+                                  float *scratch, int N, int C, int OC, int accumulate);
 
 /* Room for the rows of one operand, repacked for the microkernel: rows are rounded up to 64. */
 #define LLM_MATMUL_SCRATCH(N, C) ((((i64)(N) + 63) / 64 * 64) * (i64)(C))
@@ -80,47 +97,48 @@ void matmul_backward_weight(float *dweight, float *dbias, const float *dout, con
 
 /* out = gelu(inp) = inp/2·(1 + tanh(sqrt(2/pi)·(inp + 0.044715·inp³))) (Hendrycks, Gimpel 2016).
  * out (n) overwritten; inp (n). */
-void gelu_forward(float *out, const float *inp, i64 n);
+void REAL(gelu_forward)(real *out, const real *inp, i64 n);
 
 /* dinp = dout·gelu'(inp). dinp (n) overwritten, may be dout itself. */
-void gelu_backward(float *dinp, const float *dout, const float *inp, i64 n);
+void REAL(gelu_backward)(real *dinp, const real *dout, const real *inp, i64 n);
 
 /* out = a + b. out (n) overwritten, may be a or b itself. */
-void add_forward(float *out, const float *a, const float *b, i64 n);
+void REAL(add_forward)(real *out, const real *a, const real *b, i64 n);
 
 /* ---- attention, causal, multi-head (Vaswani et al. 2017; tiled as in Dao et al. 2022) ---- */
 
 /* For every head: out = softmax(q·kᵀ/sqrt(HS), causal)·v. qkv (B,T,3C) holds q, k, v, each (NH,HS).
  * out (B,T,C) overwritten; lse (B,NH,T) overwritten with the log of the sum of exponentials of
  * each row's scaled scores, or NULL. No T×T tensor is stored. */
-void attention_forward(float *out, float *lse, const float *qkv, int B, int T, int C, int NH);
+void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int T, int C, int NH);
 
 /* Gradients of q, k, v from those of out, with probabilities recomputed from lse.
  * dqkv (B,T,3C) overwritten; dout, out (B,T,C); qkv (B,T,3C); lse (B,NH,T); scratch: B·NH·T floats. */
-void attention_backward(float *dqkv, const float *dout, const float *qkv, const float *out,
-                        const float *lse, float *scratch, int B, int T, int C, int NH);
+void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
+                              const float *lse, float *scratch, int B, int T, int C, int NH);
 
 /* One new token with a cache: k and v of qkv are stored at row `position`, then
  * out = softmax(q·kᵀ/sqrt(HS))·v over rows 0..position. out (C) overwritten; kcache, vcache
  * (maxT,C): row `position` overwritten, rows before it read; qkv (3C); position: one i32;
  * scratch: NH·maxT floats. */
-void attention_decode(float *out, float *kcache, float *vcache, const float *qkv,
-                      const int *position, float *scratch, int C, int NH, int maxT);
+void REAL(attention_decode)(real *out, real *kcache, real *vcache, const real *qkv,
+                            const int *position, float *scratch, int C, int NH, int maxT);
 
 /* ---- classifier: softmax and cross-entropy over the first V of Vp columns ---- */
 
 /* losses[n] = -log softmax(logits[n])[targets[n]]. losses (N) overwritten; logits (N,Vp);
  * targets (N) i32 in [0,V). */
-void classifier_forward(float *losses, const float *logits, const int *targets, int N, int V, int Vp);
+void REAL(classifier_forward)(float *losses, const real *logits, const int *targets, int N, int V,
+                              int Vp);
 
 /* dlogits = (softmax(logits) - onehot(targets))·scale; 0 in the padding columns.
  * dlogits (N,Vp) overwritten, may be logits itself. */
-void classifier_backward(float *dlogits, const float *logits, const int *targets, int N, int V,
-                         int Vp, float scale);
+void REAL(classifier_backward)(real *dlogits, const real *logits, const int *targets, int N, int V,
+                               int Vp, float scale);
 
 /* Both in one pass: logits (N,Vp) become dlogits in place. */
-void classifier_fused(float *losses, float *logits, const int *targets, int N, int V, int Vp,
-                      float scale);
+void REAL(classifier_fused)(float *losses, real *logits, const int *targets, int N, int V, int Vp,
+                            float scale);
 
 /* ---- reductions ---- */
 
@@ -138,6 +156,23 @@ void squared_norm(double *out, const float *inp, i64 n);
  * param, m, v (n) updated in place; grad (n). */
 void adamw_update(float *param, float *m, float *v, const float *grad, i64 n, float lr, float beta1,
                   float beta2, float eps, float weight_decay, float grad_scale, int step);
+
+/* The same on parameters in bf16. Where master (n) f32 is given, it is what is read and updated, and
+ * param is overwritten with its rounding; where it is NULL, param is updated in place. Rounding is to
+ * nearest even, or with `stochastic` 1 to the neighbour away from zero with the probability of what
+ * is cut off: the lower half of x is added to the f32's bits before they are cut, where
+ * x = hash(i + hash((i>>32) + hash(stream + hash(step + hash(seed))))), all of 32 bits, and hash(x) is
+ * x ^= x>>16; x *= 0x7feb352d; x ^= x>>15; x *= 0x846ca68b; x ^= x>>16 (Wellons 2018). Infinities and
+ * NaN stay. param (n) bf16; m, v, grad (n) f32. */
+void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad, i64 n,
+                       float lr, float beta1, float beta2, float eps, float weight_decay,
+                       float grad_scale, int step, int stochastic, u32 seed, int stream);
+
+/* out = inp, rounded to nearest even. out (n) bf16 overwritten; inp (n) f32. */
+void bf16_round(bf16 *out, const float *inp, i64 n);
+
+/* out = inp, exactly. out (n) f32 overwritten; inp (n) bf16. */
+void bf16_widen(float *out, const bf16 *inp, i64 n);
 
 /* ---- initialisation ---- */
 

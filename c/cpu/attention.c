@@ -13,6 +13,10 @@ typedef struct {
     float max, sum;
 } Running;
 
+// A tile of sums becomes, in place, an operand of the next product: each row begins where it was, so
+// that rows lie as many bytes apart as before.
+#define OPERAND(tile) ((real *)(tile))
+
 // One row of scores becomes probabilities up to a factor; `valid` of its columns are not masked.
 // Returns what the sums so far have to be multiplied by.
 INLINE float soften(float *row, Running *run, float scale, i64 columns, i64 valid) {
@@ -22,7 +26,7 @@ INLINE float soften(float *row, Running *run, float scale, i64 columns, i64 vali
     const float max = fmaxf(run->max, max_lane(top)), keep = vexp(splat(run->max - max))[0];
     for (i64 j = 0; j < columns; j += LANES) {
         vec p = keep_n(vexp(load(row + j) * scale - max), splat(0), valid - j);
-        store(row + j, p);
+        store(OPERAND(row) + j, p);
         total += p;
     }
     *run = (Running){max, run->sum * keep + sum(total)};
@@ -30,27 +34,27 @@ INLINE float soften(float *row, Running *run, float scale, i64 columns, i64 vali
 }
 
 // The queries from q0 on, of one head; qkv and out point at the head's first number.
-static void forward_block(float *out, float *lse, const float *qkv, i64 q0, i64 T, i64 C, i64 HS) {
+static void forward_block(real *out, float *lse, const real *qkv, i64 q0, i64 T, i64 C, i64 HS) {
     const i64 width = round_up(HS, NR), queries = min_i64(QUERIES, T - q0), stride = 3 * C;
     const float scale = 1.0f / sqrtf((float)HS);
-    float *keys = workspace(), *values = keys + KEYS * HS, *acc = values + KEYS * width;
+    float *keys = workspace(), *values = keys + KEYS * UNITS(HS), *acc = values + UNITS(KEYS) * width;
     float scores[MR * KEYS] __attribute__((aligned(64)));
     Running run[QUERIES];
     for (i64 i = 0; i < queries; i++) run[i] = (Running){-INFINITY, 0};
 
     for (i64 j0 = 0; j0 < q0 + queries; j0 += KEYS) {
         const i64 nk = min_i64(KEYS, q0 + queries - j0);
-        const float *k = qkv + j0 * stride + C, *v = k + C;
+        const real *k = qkv + j0 * stride + C, *v = k + C;
         for (i64 j = 0; j < nk; j += NR)
-            pack_rows(keys + j * HS, k + j * stride, stride, nk - j, HS);
+            REAL(pack_rows)(keys + j * UNITS(HS), k + j * stride, stride, nk - j, HS);
         for (i64 d = 0; d < HS; d += NR)
-            pack_columns(values + d * KEYS, v + d, stride, nk, HS - d);
+            REAL(pack_columns)(values + d * UNITS(KEYS), v + d, stride, nk, HS - d);
         // Strips above see none of these keys.
         for (i64 i = max_i64(0, j0 - q0) / MR * MR; i < queries; i += MR) {
             const i64 rows = min_i64(MR, queries - i), seen = min_i64(nk, q0 + i + rows - j0);
             float *a = acc + i * width;
-            block_product(scores, KEYS, qkv + (q0 + i) * stride, stride, rows, keys, HS * NR, seen,
-                          (int)HS, 0, NULL);
+            REAL(block_product)(scores, KEYS, qkv + (q0 + i) * stride, stride, rows, keys,
+                                UNITS(HS) * NR, seen, (int)HS, 0, NULL);
             for (i64 r = 0; r < rows; r++) {
                 const float keep = soften(scores + r * KEYS, &run[i + r], scale, seen,
                                           min_i64(nk, q0 + i + r - j0 + 1));
@@ -58,8 +62,8 @@ static void forward_block(float *out, float *lse, const float *qkv, i64 q0, i64 
                     for (i64 d = 0; d < HS; d += LANES)
                         store(a + r * width + d, load(a + r * width + d) * keep);
             }
-            block_product(a, width, scores, KEYS, rows, values, KEYS * NR, HS, (int)seen, j0 > 0,
-                          NULL);
+            REAL(block_product)(a, width, OPERAND(scores), KEYS * PER, rows, values,
+                                UNITS(KEYS) * NR, HS, (int)seen, j0 > 0, NULL);
         }
     }
     for (i64 i = 0; i < queries; i++) {
@@ -69,10 +73,10 @@ static void forward_block(float *out, float *lse, const float *qkv, i64 q0, i64 
     }
 }
 
-void attention_forward(float *out, float *lse, const float *qkv, int B, int T, int C, int NH) {
+void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int T, int C, int NH) {
     const i64 HS = C / NH, blocks = ceil_div(T, QUERIES);
     if (HS > HEAD_MAX) {
-        wide_forward(out, lse, qkv, B, T, C, NH);
+        REAL(wide_forward)(out, lse, qkv, B, T, C, NH);
         return;
     }
     // The last queries see the most keys: they go first, so that no thread ends on a long task.
@@ -86,7 +90,7 @@ void attention_forward(float *out, float *lse, const float *qkv, int B, int T, i
 }
 
 // to (rows of `stride`) is overwritten by the tile, or added to.
-static void put(float *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 columns, int add) {
+static void put(real *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 columns, int add) {
     for (i64 i = 0; i < rows; i++)
         for (i64 d = 0; d < columns; d += LANES) {
             vec v = load(tile + i * ldt + d);
@@ -114,43 +118,45 @@ INLINE void differentiate(float *p, float *dp, const float *lse, const float *de
                 prob = keep_n(splat(0), prob, hidden + r - j);
                 grad = keep_n(splat(0), grad, hidden + r - j);
             }
-            store(at, prob);
-            store(dat, grad);
+            store(OPERAND(p + r * TILE) + j, prob);
+            store(OPERAND(dp + r * TILE) + j, grad);
         }
     }
 }
 
-static void turn(float *out, const float *inp) {
+// out (TILE,TILE) = inpᵀ, whose rows lie TILE units apart.
+static void turn(real *out, const real *inp) {
     for (i64 i = 0; i < TILE; i += LANES)
         for (i64 j = 0; j < TILE; j += LANES) {
             vec r[LANES];
 #pragma GCC unroll 16
-            for (int l = 0; l < LANES; l++) r[l] = load(inp + (i + l) * TILE + j);
+            for (int l = 0; l < LANES; l++) r[l] = load(inp + (i + l) * TILE * PER + j);
             transpose(r);
 #pragma GCC unroll 16
             for (int l = 0; l < LANES; l++) store(out + (j + l) * TILE + i, r[l]);
         }
 }
 
-static void backward_head(float *dqkv, const float *dout, const float *qkv, const float *lse,
+static void backward_head(real *dqkv, const real *dout, const real *qkv, const float *lse,
                           const float *delta, i64 T, i64 C, i64 HS) {
     const i64 width = round_up(HS, NR), stride = 3 * C, tile = round_up(TILE, MR) * TILE;
     const float scale = 1.0f / sqrtf((float)HS);
     float *queries_t = workspace(), *douts_t = queries_t + TILE * HS;
     float *queries = douts_t + TILE * HS, *douts = queries + TILE * width;
     float *keys = douts + TILE * width, *p = keys + TILE * width;
-    float *dp = p + MR * TILE, *ds = dp + tile, *dkv = ds + tile, *dq = dkv + MR * width;
+    float *dp = p + MR * TILE, *dkv = dp + 2 * tile, *dq = dkv + MR * width;
+    real *ds = (real *)(dp + tile);
 
     for (i64 i0 = 0; i0 < T; i0 += TILE) {
         const i64 nq = min_i64(TILE, T - i0);
-        const float *q = qkv + i0 * stride, *g = dout + i0 * C;
+        const real *q = qkv + i0 * stride, *g = dout + i0 * C;
         for (i64 i = 0; i < nq; i += NR) {
-            pack_rows(queries_t + i * HS, q + i * stride, stride, nq - i, HS);
-            pack_rows(douts_t + i * HS, g + i * C, C, nq - i, HS);
+            REAL(pack_rows)(queries_t + i * UNITS(HS), q + i * stride, stride, nq - i, HS);
+            REAL(pack_rows)(douts_t + i * UNITS(HS), g + i * C, C, nq - i, HS);
         }
         for (i64 d = 0; d < HS; d += NR) {
-            pack_columns(queries + d * TILE, q + d, stride, nq, HS - d);
-            pack_columns(douts + d * TILE, g + d, C, nq, HS - d);
+            REAL(pack_columns)(queries + d * UNITS(TILE), q + d, stride, nq, HS - d);
+            REAL(pack_columns)(douts + d * UNITS(TILE), g + d, C, nq, HS - d);
         }
         for (i64 j0 = 0; j0 <= i0; j0 += TILE) {
             const i64 nk = min_i64(TILE, T - j0), later = j0 < i0;
@@ -159,39 +165,42 @@ static void backward_head(float *dqkv, const float *dout, const float *qkv, cons
                 // and the terms of the sums over queries, are left out.
                 const i64 rows = min_i64(MR, nk - j), hidden = later ? 0 : j;
                 const i64 first = hidden / NR * NR, seen = nq - hidden;
-                const float *k = qkv + (j0 + j) * stride + C, *v = k + C;
-                float *d = dp + j * TILE, *dk = dqkv + (j0 + j) * stride + C, *dv = dk + C;
-                block_product(p + first, TILE, k, stride, rows, queries_t + first * HS, HS * NR,
-                              nq - first, (int)HS, 0, NULL);
-                block_product(d + first, TILE, v, stride, rows, douts_t + first * HS, HS * NR,
-                              nq - first, (int)HS, 0, NULL);
+                const real *k = qkv + (j0 + j) * stride + C, *v = k + C;
+                real *dk = dqkv + (j0 + j) * stride + C, *dv = dk + C;
+                float *d = dp + j * TILE;
+                REAL(block_product)(p + first, TILE, k, stride, rows, queries_t + first * UNITS(HS),
+                                    UNITS(HS) * NR, nq - first, (int)HS, 0, NULL);
+                REAL(block_product)(d + first, TILE, v, stride, rows, douts_t + first * UNITS(HS),
+                                    UNITS(HS) * NR, nq - first, (int)HS, 0, NULL);
                 differentiate(p, d, lse + i0, delta + i0, scale, rows, first, nq,
                               later ? -TILE : j);
-                block_product(dkv, width, p + hidden, TILE, rows, douts + hidden * NR, TILE * NR,
-                              HS, (int)seen, 0, NULL);
+                REAL(block_product)(dkv, width, OPERAND(p) + hidden, TILE * PER, rows,
+                                    douts + hidden / PER * NR, UNITS(TILE) * NR, HS, (int)seen, 0,
+                                    NULL);
                 put(dv, stride, dkv, width, rows, HS, later);
-                block_product(dkv, width, d + hidden, TILE, rows, queries + hidden * NR, TILE * NR,
-                              HS, (int)seen, 0, NULL);
+                REAL(block_product)(dkv, width, OPERAND(d) + hidden, TILE * PER, rows,
+                                    queries + hidden / PER * NR, UNITS(TILE) * NR, HS, (int)seen, 0,
+                                    NULL);
                 put(dk, stride, dkv, width, rows, HS, later);
             }
-            turn(ds, dp);
+            turn(ds, OPERAND(dp));
             for (i64 d = 0; d < HS; d += NR)
-                pack_columns(keys + d * TILE, qkv + j0 * stride + C + d, stride, nk, HS - d);
+                REAL(pack_columns)(keys + d * UNITS(TILE), qkv + j0 * stride + C + d, stride, nk, HS - d);
             for (i64 i = 0; i < nq; i += MR) {
                 const i64 rows = min_i64(MR, nq - i), seen = later ? nk : min_i64(nk, i + rows);
-                block_product(dq + i * width, width, ds + i * TILE, TILE, rows, keys, TILE * NR, HS,
-                              (int)seen, j0 > 0, NULL);
+                REAL(block_product)(dq + i * width, width, ds + i * TILE, TILE, rows, keys,
+                                    UNITS(TILE) * NR, HS, (int)seen, j0 > 0, NULL);
             }
         }
         put(dqkv + i0 * stride, stride, dq, width, nq, HS, 0);
     }
 }
 
-void attention_backward(float *dqkv, const float *dout, const float *qkv, const float *out,
-                        const float *lse, float *scratch, int B, int T, int C, int NH) {
+void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
+                              const float *lse, float *scratch, int B, int T, int C, int NH) {
     const i64 HS = C / NH;
     if (HS > HEAD_MAX) {
-        wide_backward(dqkv, dout, qkv, out, lse, B, T, C, NH);
+        REAL(wide_backward)(dqkv, dout, qkv, out, lse, scratch, B, T, C, NH);
         return;
     }
 #pragma omp parallel for schedule(dynamic)

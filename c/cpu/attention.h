@@ -7,8 +7,8 @@
 
 #define HEAD_MAX 256 // of the tiles; what it takes of the workspace grows with it
 
-HIDDEN void wide_forward(float *out, float *lse, const float *qkv, int B, int T, int C, int NH);
-HIDDEN void wide_backward(float *dqkv, const float *dout, const float *qkv, const float *out,
-                          const float *lse, int B, int T, int C, int NH);
+HIDDEN void REAL(wide_forward)(real *out, float *lse, const real *qkv, int B, int T, int C, int NH);
+HIDDEN void REAL(wide_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
+                                const float *lse, float *scratch, int B, int T, int C, int NH);
 
 #endif

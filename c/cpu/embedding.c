@@ -5,20 +5,20 @@
 #define STRIP 64 // channels: four cache lines
 #define ZERO_CHUNK (256 * 1024) // floats
 
-void embedding_forward(float *out, const int *tokens, const float *wte, const float *wpe,
-                       const int *position, int B, int T, int C) {
+void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, const real *wpe,
+                             const int *position, int B, int T, int C) {
     const i64 start = position ? *position : 0;
 #pragma omp parallel for collapse(2) schedule(static)
     for (i64 b = 0; b < B; b++)
         for (i64 t = 0; t < T; t++) {
-            float *o = out + (b * T + t) * C;
-            const float *token = wte + (i64)tokens[b * T + t] * C, *place = wpe + (start + t) * C;
+            real *o = out + (b * T + t) * C;
+            const real *token = wte + (i64)tokens[b * T + t] * C, *place = wpe + (start + t) * C;
             for (i64 c = 0; c < C; c += LANES)
                 store_n(o + c, load_n(token + c, C - c) + load_n(place + c, C - c), C - c);
         }
 }
 
-static void add_row(float *to, const float *from, i64 n) {
+static void add_row(float *to, const real *from, i64 n) {
     for (i64 c = 0; c < n; c += LANES)
         store_n(to + c, load_n(to + c, n - c) + load_n(from + c, n - c), n - c);
 }
@@ -28,8 +28,9 @@ static void clear(float *x, i64 n) {
     stream_end();
 }
 
-void embedding_backward(float *dwte, float *dwpe, const float *dout, const int *tokens, int B,
-                        int T, int C, int Vp, int maxT, int accumulate_wte, int accumulate_wpe) {
+void REAL(embedding_backward)(float *dwte, float *dwpe, const real *dout, const int *tokens, int B,
+                              int T, int C, int Vp, int maxT, int accumulate_wte,
+                              int accumulate_wpe) {
     const i64 wte_size = accumulate_wte ? 0 : (i64)Vp * C;
     const i64 wpe_size = accumulate_wpe ? 0 : (i64)maxT * C;
 #pragma omp parallel
@@ -43,7 +44,7 @@ void embedding_backward(float *dwte, float *dwpe, const float *dout, const int *
 #pragma omp for schedule(dynamic)
         for (i64 c = 0; c < C; c += STRIP)
             for (i64 row = 0; row < (i64)B * T; row++) {
-                const float *d = dout + row * C + c;
+                const real *d = dout + row * C + c;
                 add_row(dwte + (i64)tokens[row] * C + c, d, min_i64(STRIP, C - c));
                 add_row(dwpe + row % T * C + c, d, min_i64(STRIP, C - c));
             }

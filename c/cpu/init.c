@@ -19,7 +19,7 @@ INLINE vec8 splat8(float x) { return (vec8){x, x, x, x, x, x, x, x}; }
 
 // Written out, as the roundings must not depend on what a compiler fuses.
 INLINE vec8 fused(vec8 a, vec8 b, vec8 c) {
-#if defined __FMA__
+#if AVX512 || AVX2
     return (vec8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
     for (int i = 0; i < 8; i++) c[i] = fmaf(a[i], b[i], c[i]);
@@ -28,7 +28,7 @@ INLINE vec8 fused(vec8 a, vec8 b, vec8 c) {
 }
 
 INLINE vec8 root(vec8 a) {
-#if defined __FMA__
+#if AVX512 || AVX2
     return (vec8)_mm256_sqrt_ps((__m256)a);
 #else
     for (int i = 0; i < 8; i++) a[i] = sqrtf(a[i]);

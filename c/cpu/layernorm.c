@@ -7,8 +7,8 @@
 #define STRIP (4 * LANES) // columns whose sums stay in registers
 #define ROWS 64           // added up before they join the total, which bounds rounding
 
-static void forward_row(float *out, float *mean, float *rstd, const float *x, const float *weight,
-                        const float *bias, i64 C, float eps) {
+static void forward_row(real *out, float *mean, float *rstd, const real *x, const real *weight,
+                        const real *bias, i64 C, float eps) {
     vec total = splat(0), squares = splat(0);
     for (i64 c = 0; c < C; c += LANES) total += load_n(x + c, C - c);
     const float m = sum(total) / (float)C;
@@ -26,15 +26,15 @@ static void forward_row(float *out, float *mean, float *rstd, const float *x, co
     if (rstd) *rstd = r;
 }
 
-void layernorm_forward(float *out, float *mean, float *rstd, const float *inp, const float *weight,
-                       const float *bias, int N, int C, float eps) {
+void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *inp,
+                             const real *weight, const real *bias, int N, int C, float eps) {
 #pragma omp parallel for schedule(static)
     for (i64 n = 0; n < N; n++)
         forward_row(out + n * C, mean ? mean + n : NULL, rstd ? rstd + n : NULL, inp + n * C,
                     weight, bias, C, eps);
 }
 
-static void backward_row(float *dinp, const float *dout, const float *x, const float *weight,
+static void backward_row(real *dinp, const real *dout, const real *x, const real *weight,
                          float mean, float rstd, i64 C, int accumulate) {
     vec sum_g = splat(0), sum_gn = splat(0);
     for (i64 c = 0; c < C; c += LANES) {
@@ -53,7 +53,7 @@ static void backward_row(float *dinp, const float *dout, const float *x, const f
     }
 }
 
-static void backward_strip(float *dweight, float *dbias, const float *dout, const float *inp,
+static void backward_strip(float *dweight, float *dbias, const real *dout, const real *inp,
                            const float *mean, const float *rstd, i64 N, i64 C, i64 columns,
                            int accumulate) {
     vec weights[4], biases[4];
@@ -84,9 +84,9 @@ static void backward_strip(float *dweight, float *dbias, const float *dout, cons
     }
 }
 
-void layernorm_backward(float *dinp, float *dweight, float *dbias, const float *dout,
-                        const float *inp, const float *weight, const float *mean, const float *rstd,
-                        int N, int C, int accumulate_inp, int accumulate) {
+void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const real *dout,
+                              const real *inp, const real *weight, const float *mean,
+                              const float *rstd, int N, int C, int accumulate_inp, int accumulate) {
 #pragma omp parallel
     {
 #pragma omp for schedule(static) nowait

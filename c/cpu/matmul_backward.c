@@ -7,7 +7,7 @@
 #define C_BLOCK 192
 #define OC_BLOCK 48 // rows of dweight in a task
 
-static void finish_input(float *dinp, const float *pre, const float *tile, i64 ldt, i64 C, i64 rows,
+static void finish_input(real *dinp, const real *pre, const float *tile, i64 ldt, i64 C, i64 rows,
                          i64 columns, int accumulate) {
     for (i64 i = 0; i < rows; i++)
         for (i64 j = 0; j < columns; j += LANES) {
@@ -19,23 +19,23 @@ static void finish_input(float *dinp, const float *pre, const float *tile, i64 l
         }
 }
 
-static void input_block(float *dinp, const float *dout, const float *weight, const float *pre,
+static void input_block(real *dinp, const real *dout, const real *weight, const real *pre,
                         i64 C, i64 OC, i64 n, i64 ns, i64 c, i64 cs, int accumulate) {
-    float *panels = workspace(), *tile = panels + KC * C_BLOCK;
+    float *panels = workspace(), *tile = panels + UNITS(KC) * C_BLOCK;
     for (i64 k = 0; k < OC; k += KC) {
         i64 ks = min_i64(KC, OC - k);
         for (i64 j = 0; j < cs; j += NR)
-            pack_columns(panels + j * KC, weight + k * C + c + j, C, ks, cs - j);
+            REAL(pack_columns)(panels + j * UNITS(KC), weight + k * C + c + j, C, ks, cs - j);
         Next next = {weight + (k + ks) * C + c, C, min_i64(KC, OC - k - ks), cs, 0};
-        block_product(tile, C_BLOCK, dout + n * OC + k, OC, ns, panels, KC * NR, cs, (int)ks, k > 0,
-                      &next);
+        REAL(block_product)(tile, C_BLOCK, dout + n * OC + k, OC, ns, panels, UNITS(KC) * NR, cs,
+                            (int)ks, k > 0, &next);
     }
     finish_input(dinp + n * C + c, pre ? pre + n * C + c : NULL, tile, C_BLOCK, C, ns, cs,
                  accumulate);
 }
 
-void matmul_backward_input(float *dinp, const float *dout, const float *weight, const float *pre,
-                           int N, int C, int OC, int accumulate) {
+void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
+                                 int N, int C, int OC, int accumulate) {
     const i64 ns = round_up(ceil_div(N, ceil_div(N, N_BLOCK)), MR);
     const i64 cs = block_columns(C, ceil_div(N, ns), C_BLOCK);
 #pragma omp parallel for collapse(2) schedule(dynamic)
@@ -46,7 +46,7 @@ void matmul_backward_input(float *dinp, const float *dout, const float *weight, 
 }
 
 // rows (ocs,KC) = transpose of dout (ns,ocs); sums (ocs) += sum over ns.
-static void pack_dout(float *rows, float *sums, const float *dout, i64 OC, i64 ocs, i64 ns) {
+static void pack_dout(real *rows, float *sums, const real *dout, i64 OC, i64 ocs, i64 ns) {
     for (i64 n = 0; n < ns; n += LANES)
         for (i64 o = 0; o < ocs; o += LANES) {
             vec r[LANES], total = splat(0);
@@ -76,13 +76,15 @@ static void finish_weight(float *dweight, const float *tile, i64 ldt, i64 C, i64
 
 typedef struct {
     float *dweight, *dbias;
-    const float *dout, *inp, *panels;
+    const real *dout, *inp;
+    const float *panels;
     i64 N, C, OC;
     int accumulate;
 } Weight;
 
 static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
-    float *rows = workspace(), *last = rows + OC_BLOCK * KC, *tile = last + NR * KC;
+    real *rows = (real *)workspace();
+    float *last = workspace() + OC_BLOCK * KC, *tile = last + NR * KC;
     float sums[OC_BLOCK] = {0};
     const i64 ldt = round_up(cs, NR);
     for (i64 n = 0; n < w->N; n += KC) {
@@ -94,15 +96,15 @@ static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
         Next next = {w->dout + next_n * w->OC + next_oc, w->OC,
                      next_oc < w->OC ? min_i64(KC, w->N - next_n) : 0, OC_BLOCK, 0};
         for (i64 j = 0; j < cs; j += NR) {
-            const float *panel = w->panels + (c + j) * w->N + n * NR;
+            const float *panel = w->panels + (c + j) * UNITS(w->N) + n / PER * NR;
             if (c + j + NR > w->C) {
-                pack_columns(last, w->inp + n * w->C + c + j, w->C, ns, cs - j);
+                REAL(pack_columns)(last, w->inp + n * w->C + c + j, w->C, ns, cs - j);
                 panel = last;
             }
             for (i64 i = 0; i < ocs; i += MR) {
                 const i64 rows_left = min_i64(MR, ocs - i), left = min_i64(NR, cs - j);
-                block_product(tile + i * ldt + j, ldt, rows + i * KC, KC, rows_left, panel, 0, left,
-                              (int)ns, n > 0, &next);
+                REAL(block_product)(tile + i * ldt + j, ldt, rows + i * KC, KC, rows_left, panel, 0,
+                                    left, (int)ns, n > 0, &next);
                 // At once, so that memory has the next strip's time to take it.
                 if (!more)
                     finish_weight(w->dweight + (oc + i) * w->C + c + j, tile + i * ldt + j, ldt,
@@ -115,8 +117,8 @@ static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
     stream_end();
 }
 
-void matmul_backward_weight(float *dweight, float *dbias, const float *dout, const float *inp,
-                            float *scratch, int N, int C, int OC, int accumulate) {
+void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout, const real *inp,
+                                  float *scratch, int N, int C, int OC, int accumulate) {
     const Weight w = {dweight, dbias, dout, inp, scratch, N, C, OC, accumulate};
     // Scratch holds no part of a panel, so whole panels only: the columns left go task by task.
     const i64 whole = C / NR * NR, step = 64, steps = ceil_div(N, step);
@@ -126,8 +128,8 @@ void matmul_backward_weight(float *dweight, float *dbias, const float *dout, con
 #pragma omp for collapse(2)
         for (i64 c = 0; c < whole; c += NR)
             for (i64 s = 0; s < steps; s++)
-                pack_columns(scratch + c * N + s * step * NR, inp + s * step * C + c, C,
-                             min_i64(step, N - s * step), NR);
+                REAL(pack_columns)(scratch + c * UNITS(N) + s * step / PER * NR,
+                                   inp + s * step * C + c, C, min_i64(step, N - s * step), NR);
 #pragma omp for collapse(2) schedule(dynamic)
         for (i64 oc = 0; oc < OC; oc += OC_BLOCK)
             for (i64 c = 0; c < C; c += cs)

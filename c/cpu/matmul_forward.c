@@ -9,8 +9,8 @@
 #define FEW_OC 64 // output channels of a task then
 
 typedef struct {
-    float *out, *pre;
-    const float *bias, *residual;
+    real *out, *pre;
+    const real *bias, *residual;
     i64 OC;
 } Epilogue;
 
@@ -39,18 +39,19 @@ static void finish_transposed(const Epilogue *e, const float *tile, i64 oc, i64 
         }
 }
 
-static void block(const Epilogue *e, const float *panels, const float *weight, i64 C, i64 oc,
+static void block(const Epilogue *e, const float *panels, const real *weight, i64 C, i64 oc,
                   i64 ocs, i64 n, i64 ns) {
     float *tile = workspace();
     for (i64 k = 0; k < C; k += KC)
-        block_product(tile, N_BLOCK, weight + oc * C + k, C, ocs, panels + n * C + k * NR, C * NR,
-                      ns, (int)min_i64(KC, C - k), k > 0, NULL);
+        REAL(block_product)(tile, N_BLOCK, weight + oc * C + k, C, ocs,
+                            panels + n * UNITS(C) + k / PER * NR, UNITS(C) * NR, ns,
+                            (int)min_i64(KC, C - k), k > 0, NULL);
     finish_transposed(e, tile, oc, ocs, n, ns);
     stream_end();
 }
 
 // One vector along C, of ns rows of inp and ocs rows of weight.
-INLINE void few_step(vec acc[4][4], const float *inp, const float *weight, i64 C, i64 left,
+INLINE void few_step(vec acc[4][4], const real *inp, const real *weight, i64 C, i64 left,
                      const int ns, const int ocs) {
     vec x[4];
 #pragma GCC unroll 4
@@ -64,7 +65,7 @@ INLINE void few_step(vec acc[4][4], const float *inp, const float *weight, i64 C
 }
 
 // dots[n][o] = row n of inp · row o of weight.
-INLINE void few_dots(float *dots, const float *inp, const float *weight, i64 C, const int ns,
+INLINE void few_dots(float *dots, const real *inp, const real *weight, i64 C, const int ns,
                      const int ocs) {
     vec acc[4][4];
 #pragma GCC unroll 4
@@ -80,11 +81,11 @@ INLINE void few_dots(float *dots, const float *inp, const float *weight, i64 C, 
         for (int o = 0; o < ocs; o++) dots[n * FEW_OC + o] = sum(acc[n][o]);
 }
 
-INLINE void few_rows(float *dots, const float *inp, const float *weight, i64 N, i64 C,
+INLINE void few_rows(float *dots, const real *inp, const real *weight, i64 N, i64 C,
                      const int ocs) {
     for (i64 n = 0; n < N; n += 4) {
         float *d = dots + n * FEW_OC;
-        const float *x = inp + n * C;
+        const real *x = inp + n * C;
         switch (N - n) {
         case 1: few_dots(d, x, weight, C, 1, ocs); break;
         case 2: few_dots(d, x, weight, C, 2, ocs); break;
@@ -94,7 +95,7 @@ INLINE void few_rows(float *dots, const float *inp, const float *weight, i64 N, 
     }
 }
 
-static void few_block(const Epilogue *e, const float *inp, const float *weight, i64 N, i64 C,
+static void few_block(const Epilogue *e, const real *inp, const real *weight, i64 N, i64 C,
                       i64 oc, i64 ocs) {
     float dots[FEW * FEW_OC];
     i64 o = 0;
@@ -108,9 +109,9 @@ static void few_block(const Epilogue *e, const float *inp, const float *weight, 
     stream_end();
 }
 
-void matmul_forward(float *out, float *pre, const float *inp, const float *weight,
-                    const float *bias, const float *residual, float *scratch, int N, int C,
-                    int OC) {
+void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
+                          const real *bias, const real *residual, float *scratch, int N, int C,
+                          int OC) {
     const Epilogue e = {out, pre, bias, residual, OC};
     if (N < FEW) {
 #pragma omp parallel for schedule(static)
@@ -127,8 +128,8 @@ void matmul_forward(float *out, float *pre, const float *inp, const float *weigh
 #pragma omp for collapse(2)
         for (i64 n = 0; n < N; n += NR)
             for (i64 s = 0; s < steps; s++)
-                pack_rows(scratch + n * C + s * step * NR, inp + n * C + s * step, C, N - n,
-                          min_i64(step, C - s * step));
+                REAL(pack_rows)(scratch + n * UNITS(C) + s * step / PER * NR, inp + n * C + s * step,
+                                C, N - n, min_i64(step, C - s * step));
 #pragma omp for collapse(2) schedule(dynamic)
         for (i64 oc = 0; oc < OC; oc += ocs)
             for (i64 n = 0; n < N; n += N_BLOCK)

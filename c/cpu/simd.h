@@ -10,10 +10,16 @@
 
 #if defined __AVX512F__
 #include <immintrin.h>
+#define AVX512 1
 #define LANES 16
 #define VECTORS 4 // of a microkernel's row: 6 rows × 4 = 24 of 32 registers add up
+#elif defined LLM_LANES_16
+#include <math.h>
+#define LANES 16 // without the instructions: the tests' way to run AVX-512's code on any machine
+#define VECTORS 4
 #elif defined __AVX2__
 #include <immintrin.h>
+#define AVX2 1
 #define LANES 8
 #define VECTORS 2 // 12 of 16
 #else
@@ -35,13 +41,12 @@ typedef int veci __attribute__((vector_size(4 * LANES), may_alias));
 typedef float half_anywhere __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
 typedef double vecd __attribute__((vector_size(4 * LANES))); // of as many numbers as a half
 
+typedef unsigned short bf16s __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
 INLINE i64 min_i64(i64 a, i64 b) { return a < b ? a : b; }
 INLINE i64 max_i64(i64 a, i64 b) { return a > b ? a : b; }
 INLINE i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 INLINE i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
-
-INLINE vec load(const float *p) { return *(const vec_anywhere *)p; }
-INLINE void store(float *p, vec v) { *(vec_anywhere *)p = v; }
 
 #if LANES == 16
 #define IOTA (veci){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
@@ -52,22 +57,41 @@ INLINE void store(float *p, vec v) { *(vec_anywhere *)p = v; }
 #endif
 
 INLINE vec splat(float x) {
-#if LANES == 16
+#if AVX512
     return (vec)_mm512_set1_ps(x);
-#elif LANES == 8
+#elif AVX2
     return (vec)_mm256_set1_ps(x);
 #else
-    return (vec){x, x, x, x};
+    return x - (vec){};
 #endif
 }
 
+/* What is stored as bf16 is the upper half of an f32: read exactly, written to nearest even. */
+INLINE vec from_bf16(bf16s x) { return (vec)(__builtin_convertvector(x, veci) << 16); }
+
+INLINE bf16s to_bf16(vec v) {
+#if defined __AVX512BF16__
+    return (bf16s)_mm512_cvtneps_pbh((__m512)v);
+#else
+    // A tie stays even; a NaN is kept one, as its fraction could be cut to 0.
+    const veci bits = (veci)v, nan = v != v;
+    const veci even = bits + 0x7fff + (bits >> 16 & 1);
+    return __builtin_convertvector(((nan & (bits | 0x400000)) | (~nan & even)) >> 16, bf16s);
+#endif
+}
+
+INLINE vec load_f32(const float *p) { return *(const vec_anywhere *)p; }
+INLINE vec load_bf16(const bf16 *p) { return from_bf16(*(const bf16s *)p); }
+INLINE void store_f32(float *p, vec v) { *(vec_anywhere *)p = v; }
+INLINE void store_bf16(bf16 *p, vec v) { *(bf16s *)p = to_bf16(v); }
+
 /* The first `left` lanes from or to memory (all of them when left >= LANES), which is neither read
  * nor written beyond; the other lanes are 0. left >= 0. */
-INLINE vec load_n(const float *p, i64 left) {
-    if (left >= LANES) return load(p);
-#if LANES == 16
+INLINE vec load_n_f32(const float *p, i64 left) {
+    if (left >= LANES) return load_f32(p);
+#if AVX512
     return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << left) - 1), p);
-#elif LANES == 8
+#elif AVX2
     return (vec)_mm256_maskload_ps(p, (__m256i)(IOTA < (int)left));
 #else
     vec v = splat(0);
@@ -76,44 +100,87 @@ INLINE vec load_n(const float *p, i64 left) {
 #endif
 }
 
-INLINE void store_n(float *p, vec v, i64 left) {
+INLINE vec load_n_bf16(const bf16 *p, i64 left) {
+    if (left >= LANES) return load_bf16(p);
+#if AVX512
+    return from_bf16((bf16s)_mm256_maskz_loadu_epi16((__mmask16)((1u << left) - 1), p));
+#else
+    bf16s v = {0};
+    for (int i = 0; i < left; i++) v[i] = p[i];
+    return from_bf16(v);
+#endif
+}
+
+INLINE void store_n_f32(float *p, vec v, i64 left) {
     if (left >= LANES) {
-        store(p, v);
+        store_f32(p, v);
         return;
     }
-#if LANES == 16
+#if AVX512
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << left) - 1), (__m512)v);
-#elif LANES == 8
+#elif AVX2
     _mm256_maskstore_ps(p, (__m256i)(IOTA < (int)left), (__m256)v);
 #else
     for (int i = 0; i < left; i++) p[i] = v[i];
 #endif
 }
 
+INLINE void store_n_bf16(bf16 *p, vec v, i64 left) {
+    if (left >= LANES) {
+        store_bf16(p, v);
+        return;
+    }
+    const bf16s half = to_bf16(v);
+#if AVX512
+    _mm256_mask_storeu_epi16(p, (__mmask16)((1u << left) - 1), (__m256i)half);
+#else
+    for (int i = 0; i < left; i++) p[i] = half[i];
+#endif
+}
+
 /* store_n past the caches, where whole aligned vectors allow: memory that is overwritten is not
  * fetched first. stream_end, by the same thread, comes before anybody else reads it. */
-INLINE void stream_n(float *p, vec v, i64 left) {
-#if LANES == 16
+INLINE void stream_n_f32(float *p, vec v, i64 left) {
+#if AVX512
     if (left >= LANES && (unsigned long)p % sizeof v == 0) _mm512_stream_ps(p, (__m512)v);
-#elif LANES == 8
+#elif AVX2
     if (left >= LANES && (unsigned long)p % sizeof v == 0) _mm256_stream_ps(p, (__m256)v);
 #else
     if (0) return;
 #endif
-    else store_n(p, v, left);
+    else store_n_f32(p, v, left);
+}
+
+// Half a cache line at a time: the write-combining buffers put the halves together.
+INLINE void stream_n_bf16(bf16 *p, vec v, i64 left) {
+#if AVX512
+    if (left >= LANES && (unsigned long)p % sizeof(bf16s) == 0)
+        _mm256_stream_si256((__m256i *)p, (__m256i)to_bf16(v));
+#else
+    if (0) return;
+#endif
+    else store_n_bf16(p, v, left);
 }
 
 INLINE void stream_end(void) {
-#if LANES >= 8
+#if AVX512 || AVX2
     _mm_sfence();
 #endif
 }
 
+// One name for both types of number.
+#define BY_TYPE(f, p) _Generic((p), float *: f##_f32, const float *: f##_f32, default: f##_bf16)
+#define load(p) BY_TYPE(load, p)(p)
+#define load_n(p, left) BY_TYPE(load_n, p)(p, left)
+#define store(p, v) BY_TYPE(store, p)(p, v)
+#define store_n(p, v, left) BY_TYPE(store_n, p)(p, v, left)
+#define stream_n(p, v, left) BY_TYPE(stream_n, p)(p, v, left)
+
 /* b wherever either operand is NaN (x86; NEON returns NaN): keep a value that must show in b. */
 INLINE vec vmax(vec a, vec b) {
-#if LANES == 16
+#if AVX512
     return (vec)_mm512_max_ps((__m512)a, (__m512)b);
-#elif LANES == 8
+#elif AVX2
     return (vec)_mm256_max_ps((__m256)a, (__m256)b);
 #else
     veci take = a > b;
@@ -122,9 +189,9 @@ INLINE vec vmax(vec a, vec b) {
 }
 
 INLINE vec vmin(vec a, vec b) {
-#if LANES == 16
+#if AVX512
     return (vec)_mm512_min_ps((__m512)a, (__m512)b);
-#elif LANES == 8
+#elif AVX2
     return (vec)_mm256_min_ps((__m256)a, (__m256)b);
 #else
     veci take = a < b;
@@ -133,14 +200,15 @@ INLINE vec vmin(vec a, vec b) {
 }
 
 INLINE vec vsqrt(vec a) {
-#if LANES == 16
+#if AVX512
     return (vec)_mm512_sqrt_ps((__m512)a);
-#elif LANES == 8
+#elif AVX2
     return (vec)_mm256_sqrt_ps((__m256)a);
 #elif defined __ARM_NEON
     return (vec)vsqrtq_f32((float32x4_t)a);
 #else
-    return (vec){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])};
+    for (int i = 0; i < LANES; i++) a[i] = sqrtf(a[i]);
+    return a;
 #endif
 }
 
@@ -152,7 +220,7 @@ INLINE vec keep_n(vec a, vec b, i64 left) {
 
 /* Over all lanes, as a fixed tree of halves. */
 INLINE float sum(vec v) {
-#if LANES == 16
+#if AVX512
     return _mm512_reduce_add_ps((__m512)v);
 #else
     for (int h = LANES / 2; h; h /= 2)
@@ -162,7 +230,7 @@ INLINE float sum(vec v) {
 }
 
 INLINE float max_lane(vec v) {
-#if LANES == 16
+#if AVX512
     return _mm512_reduce_max_ps((__m512)v);
 #else
     float m = v[0];

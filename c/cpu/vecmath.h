@@ -22,7 +22,7 @@ INLINE vec vexp(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-#if LANES == 16
+#if AVX512
     return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
     // Two factors: 2^n alone leaves the range of normal numbers at both ends.
@@ -51,7 +51,7 @@ INLINE vec gelu_gradient(vec x) {
     return s + x * dy2 * (e * s) * s;
 }
 
-INLINE float dot(const float *a, const float *b, i64 n) {
+INLINE float dot(const real *a, const real *b, i64 n) {
     vec s[2] = {splat(0), splat(0)};
     i64 i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES)
@@ -61,12 +61,12 @@ INLINE float dot(const float *a, const float *b, i64 n) {
 }
 
 // y = y·keep + x·scale
-INLINE void blend(float *y, float keep, const float *x, float scale, i64 n) {
+INLINE void blend(float *y, float keep, const real *x, float scale, i64 n) {
     for (i64 i = 0; i < n; i += LANES)
         store_n(y + i, load_n(y + i, n - i) * keep + load_n(x + i, n - i) * scale, n - i);
 }
 
-INLINE float row_max(const float *x, i64 n) {
+INLINE float row_max(const real *x, i64 n) {
     vec m[4];
     for (int u = 0; u < 4; u++) m[u] = splat(-__builtin_inff());
     i64 i = 0;
@@ -77,7 +77,7 @@ INLINE float row_max(const float *x, i64 n) {
 }
 
 // out = exp(x - shift), or nothing where out is NULL; returns the sum of these. out may be x.
-INLINE float row_exp(float *out, const float *x, float shift, i64 n) {
+INLINE float row_exp(real *out, const real *x, float shift, i64 n) {
     vec s[2] = {splat(0), splat(0)};
     i64 i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES)

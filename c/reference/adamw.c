@@ -1,23 +1,59 @@
 /* AdamW. Each parameter steps against the running mean of its gradient (m), divided by the running
  * size of it (the root of v): about lr a step, however large its gradients are. */
 #include "libm.h"
-#include "llm.h"
+#include "real.h"
+
+typedef struct {
+    float lr, beta1, beta2, eps, weight_decay, grad_scale;
+    // Both means start from 0, which is no gradient that was ever seen; dividing by the weight that
+    // the seen ones have together takes the bias out.
+    double seen1, seen2;
+} AdamW;
+
+static float stepped(float param, float *m, float *v, float grad, const AdamW *a) {
+    double g = (double)grad * a->grad_scale;
+    double mean = a->beta1 * (double)*m + (1 - (double)a->beta1) * g;
+    double square = a->beta2 * (double)*v + (1 - (double)a->beta2) * g * g;
+    *m = (float)mean;
+    *v = (float)square;
+
+    // The decay is a term of its own, so the size of the gradients does not weaken it.
+    double direction = (mean / a->seen1) / (sqrt(square / a->seen2) + a->eps);
+    return (float)(param - a->lr * (direction + (double)a->weight_decay * param));
+}
 
 void adamw_update(float *param, float *m, float *v, const float *grad, i64 n, float lr, float beta1,
                   float beta2, float eps, float weight_decay, float grad_scale, int step) {
-    // Both means start from 0, which is no gradient that was ever seen; dividing by the weight that
-    // the seen ones have together takes the bias out.
-    double seen1 = 1 - pow(beta1, step);
-    double seen2 = 1 - pow(beta2, step);
-    for (i64 i = 0; i < n; i++) {
-        double g = (double)grad[i] * grad_scale;
-        double mean = beta1 * (double)m[i] + (1 - (double)beta1) * g;
-        double square = beta2 * (double)v[i] + (1 - (double)beta2) * g * g;
-        m[i] = (float)mean;
-        v[i] = (float)square;
+    AdamW a = {lr, beta1, beta2, eps, weight_decay, grad_scale, 1 - pow(beta1, step),
+               1 - pow(beta2, step)};
+    for (i64 i = 0; i < n; i++) param[i] = stepped(param[i], m + i, v + i, grad[i], &a);
+}
 
-        // The decay is a term of its own, so the size of the gradients does not weaken it.
-        double direction = (mean / seen1) / (sqrt(square / seen2) + eps);
-        param[i] = (float)(param[i] - lr * (direction + (double)weight_decay * param[i]));
+static u32 hash(u32 x) {
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+// Rounding to nearest would forget every step that is less than half of what the last bit is worth.
+// At random, small steps change the parameter as often as their size deserves.
+static bf16 bf16_stochastic(float x, u32 random) {
+    f32_bits wide = {.number = x};
+    if ((wide.bits & 0x7f800000u) == 0x7f800000u) return bf16_nearest(x);
+    return (bf16)((wide.bits + (random & 0xffffu)) >> 16);
+}
+
+void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad, i64 n,
+                       float lr, float beta1, float beta2, float eps, float weight_decay,
+                       float grad_scale, int step, int stochastic, u32 seed, int stream) {
+    AdamW a = {lr, beta1, beta2, eps, weight_decay, grad_scale, 1 - pow(beta1, step),
+               1 - pow(beta2, step)};
+    u32 key = hash((u32)stream + hash((u32)step + hash(seed)));
+    for (i64 i = 0; i < n; i++) {
+        float before = master ? master[i] : bf16_value(param[i]);
+        float after = stepped(before, m + i, v + i, grad[i], &a);
+        if (master) master[i] = after;
+        u32 random = hash((u32)i + hash((u32)(i >> 32) + key));
+        param[i] = stochastic ? bf16_stochastic(after, random) : bf16_nearest(after);
     }
 }

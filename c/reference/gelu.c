@@ -2,12 +2,12 @@
  * number is below x. Large inputs pass, negative ones fade out, and the bend between is smooth. */
 #include "activation.h"
 
-#include "llm.h"
+#include "real.h"
 
-void gelu_forward(float *out, const float *inp, i64 n) {
-    for (i64 i = 0; i < n; i++) out[i] = (float)gelu(inp[i]);
+void REAL(gelu_forward)(real *out, const real *inp, i64 n) {
+    for (i64 i = 0; i < n; i++) out[i] = rounded(gelu(value(inp[i])));
 }
 
-void gelu_backward(float *dinp, const float *dout, const float *inp, i64 n) {
-    for (i64 i = 0; i < n; i++) dinp[i] = (float)(dout[i] * gelu_gradient(inp[i]));
+void REAL(gelu_backward)(real *dinp, const real *dout, const real *inp, i64 n) {
+    for (i64 i = 0; i < n; i++) dinp[i] = rounded(value(dout[i]) * gelu_gradient(value(inp[i])));
 }

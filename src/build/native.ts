@@ -7,14 +7,18 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   renameSync,
+  rmSync,
   statSync,
+  writeFileSync,
 } from "node:fs"
-import { join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
+import { bf16Source } from "../native/compile.ts"
 import type { InstructionSet } from "../native/cpu.ts"
-import { CPU_LIBRARIES, libraryFile } from "../native/library.ts"
+import { BF16_LIBRARIES, CPU_LIBRARIES, libraryFile } from "../native/library.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
 const SOURCES = join(ROOT, "c", "cpu")
@@ -25,6 +29,11 @@ const ARCHITECTURE: Record<InstructionSet, string[]> = {
   "x86-64-v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
   "x86-64-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"],
 }
+/** AVX-512's vectors and bf16's products in terms of AVX2: slow, for the tests alone, which thus run
+ * the code of instruction sets that this machine may lack. It is not part of the executable. */
+export const EMULATED_BF16 = join(NATIVE_BUILD_DIR, "emulated", "libllm-emulated-bf16.so")
+const EMULATION = ["-march=x86-64-v3", "-DLLM_LANES_16", "-Wno-psabi", "-Wl,-rpath,$ORIGIN/.."]
+
 // errno and traps cost speed and nobody reads them; everything that could hide a NaN stays off.
 const FLAGS = "-std=gnu11 -O3 -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math"
   .concat(" -ffp-contract=fast -Wall -Wextra -Wl,-rpath,$ORIGIN -Wl,-z,noexecstack")
@@ -46,11 +55,29 @@ export async function buildNative(log: (line: string) => void): Promise<{ warnin
     const what = "no C compiler found: only the slow reference kernels are built in"
     return { warning: `${what} (install gcc, on Debian: apt install build-essential; build again)` }
   }
-  mkdirSync(NATIVE_BUILD_DIR, { recursive: true })
+  writeBf16Sources()
   log(`${compiler}: c/cpu → ${CPU_LIBRARIES.map(libraryFile).join(", ")}`)
-  await Promise.all(CPU_LIBRARIES.map((name) => compileLibrary(compiler, name)))
+  await Promise.all([
+    ...CPU_LIBRARIES.map((name) => {
+      const path = join(NATIVE_BUILD_DIR, libraryFile(name))
+      return compileLibrary(compiler, path, ARCHITECTURE[name], BF16_LIBRARIES.includes(name))
+    }),
+    compileLibrary(compiler, EMULATED_BF16, EMULATION, true),
+  ])
   copyOpenMP(compiler)
   return {}
+}
+
+const BF16_SOURCES = join(NATIVE_BUILD_DIR, "bf16")
+
+/** A file of its own for each source that is compiled in a second kind. */
+function writeBf16Sources(): void {
+  rmSync(BF16_SOURCES, { recursive: true, force: true })
+  for (const dir of [BF16_SOURCES, dirname(EMULATED_BF16)]) mkdirSync(dir, { recursive: true })
+  for (const path of sourceFiles().filter((path) => path.endsWith(".c"))) {
+    const text = bf16Source(path, readFileSync(path, "utf8"))
+    if (text) writeFileSync(join(BF16_SOURCES, basename(path)), text)
+  }
 }
 
 function sourceFiles(): string[] {
@@ -58,22 +85,28 @@ function sourceFiles(): string[] {
 }
 
 function isFresh(): boolean {
-  const products = CPU_LIBRARIES.map((name) => join(NATIVE_BUILD_DIR, libraryFile(name)))
+  const libraries = CPU_LIBRARIES.map((name) => join(NATIVE_BUILD_DIR, libraryFile(name)))
+  const products = [...libraries, EMULATED_BF16]
   if (!products.every(existsSync)) return false
   const inputs = [...sourceFiles(), CONTRACT, import.meta.path]
   const newest = Math.max(...inputs.map((path) => statSync(path).mtimeMs))
   return products.every((path) => statSync(path).mtimeMs > newest)
 }
 
-async function compileLibrary(compiler: string, name: InstructionSet): Promise<void> {
-  const target = join(NATIVE_BUILD_DIR, libraryFile(name))
+async function compileLibrary(
+  compiler: string,
+  target: string,
+  architecture: string[],
+  withBf16: boolean,
+): Promise<void> {
   const temporary = `${target}.${process.pid}.tmp`
-  const files = sourceFiles().filter((path) => path.endsWith(".c"))
-  const args = [...FLAGS, ...ARCHITECTURE[name], `-I${join(ROOT, "c")}`, "-o", temporary, ...files]
+  const again = withBf16 ? readdirSync(BF16_SOURCES).map((name) => join(BF16_SOURCES, name)) : []
+  const files = [...sourceFiles().filter((path) => path.endsWith(".c")), ...again]
+  const args = [...FLAGS, ...architecture, `-I${join(ROOT, "c")}`, "-o", temporary, ...files]
   const run = Bun.spawn([compiler, ...args, "-lm"], { stderr: "pipe" })
   const messages = await new Response(run.stderr).text()
   if ((await run.exited) !== 0)
-    throw new Error(`${compiler} failed on c/cpu, ${name}:\n${messages}`)
+    throw new Error(`${compiler} failed on c/cpu, ${basename(target)}:\n${messages}`)
   renameSync(temporary, target)
 }
 

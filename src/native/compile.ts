@@ -4,9 +4,9 @@
 
 import { cc } from "bun:ffi"
 import { existsSync, mkdirSync, symlinkSync } from "node:fs"
-import { dirname, join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { assert, UserError } from "../errors.ts"
-import { assetNames, assetPaths, cacheDir } from "./assets.ts"
+import { assetNames, assetPaths, cacheDir, readAsset, unpack } from "./assets.ts"
 import type { Signature } from "./contract.ts"
 import { ffiSymbols, type NativeFunctions } from "./functions.ts"
 
@@ -35,9 +35,26 @@ async function linkFolder(): Promise<string> {
   return dir
 }
 
-/** Paths of the reference kernels' sources. */
-export function referenceSources(): Promise<string[]> {
-  return assetPaths(assetNames().filter((name) => name.endsWith(".c")))
+/** Paths of the reference kernels' sources, and of a second file for each that llm.h's REAL asks to be
+ * compiled twice. */
+export async function referenceSources(): Promise<string[]> {
+  const names = assetNames().filter((name) => name.endsWith(".c"))
+  const again = await Promise.all(
+    names.map(async (name) => secondKind(name, await readAsset(name))),
+  )
+  return [...(await assetPaths(names)), ...again.flat()]
+}
+
+async function secondKind(name: string, content: Uint8Array): Promise<string[]> {
+  const text = bf16Source(name, new TextDecoder().decode(content))
+  return text
+    ? [unpack(await cacheDir(), `bf16_${basename(name)}`, new TextEncoder().encode(text))]
+    : []
+}
+
+/** The file that compiles a source in its bf16 kind; undefined where it has none. */
+export function bf16Source(path: string, text: string): string | undefined {
+  return text.includes("REAL(") ? `#define LLM_BF16\n#include "${path}"\n` : undefined
 }
 
 /** Compiles C files, links them with a prebuilt library when one is given (path of lib*.so), and

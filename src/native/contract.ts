@@ -5,11 +5,12 @@
 import { assert } from "../errors.ts"
 
 export type CType = "f32" | "f64" | "i32" | "u32" | "i64" | "pointer"
+export type Element = "f32" | "bf16" | "f64" | "i32" | "u32"
 export interface Parameter {
   name: string
   type: CType
   /** What a pointer points at. */
-  element?: "f32" | "f64" | "i32" | "u32"
+  element?: Element
   /** A pointer through which the kernel only reads. */
   readOnly: boolean
 }
@@ -19,6 +20,8 @@ export interface Signature {
   parameters: Parameter[]
 }
 export type Contract = Map<string, Signature>
+/** What `real` stands for in llm.h. */
+export type Precision = "fp32" | "bf16"
 
 const TYPES: Record<string, CType> = {
   float: "f32",
@@ -28,22 +31,43 @@ const TYPES: Record<string, CType> = {
   i64: "i64",
 }
 
-/** The kernels' signatures from the text of a header such as c/llm.h. */
+/** The kernels' signatures from the text of a header such as c/llm.h. REAL(name) stands for two. */
 export function parseContract(header: string): Contract {
   const plain = header.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*#(?:.*\\\n)*.*$/gm, "")
   const contract: Contract = new Map()
-  for (const match of plain.matchAll(/^(\w+) (\w+)\(([^)]*)\);/gm)) {
-    const [, returns, name, list] = match as unknown as [string, string, string, string]
-    contract.set(name, {
-      name,
-      returns: returns === "void" ? "void" : cType(returns),
-      parameters: list.split(",").map((text) => parseParameter(text.trim())),
-    })
+  for (const match of plain.matchAll(/^(\w+) (?:(\w+)|REAL\((\w+)\))\(([^)]*)\);/gm)) {
+    const [, returns, plainName, realName] = match as unknown as string[]
+    const add = (name: string, real: Element) => {
+      const parameters = match[4]!.split(",").map((text) => parseParameter(text.trim(), real))
+      contract.set(name, {
+        name,
+        returns: returns === "void" ? "void" : cType(returns!),
+        parameters,
+      })
+    }
+    if (plainName) add(plainName, "f32")
+    if (realName) {
+      add(realName, "f32")
+      add(`${realName}_bf16`, "bf16")
+    }
   }
   return contract
 }
 
-function parseParameter(text: string): Parameter {
+/** The kind of a kernel that computes in a precision: its own name where llm.h has no other. */
+export function kernelOf(contract: Contract, name: string, precision: Precision): Signature {
+  const other = precision === "bf16" ? contract.get(`${name}_bf16`) : undefined
+  const signature = other ?? contract.get(name)
+  assert(signature, `llm.h has no ${name}`)
+  return signature
+}
+
+/** Whether a kernel has to do with bf16: only some libraries have those. */
+export function isBf16({ name }: Signature): boolean {
+  return /(^|_)bf16(_|$)/.test(name)
+}
+
+function parseParameter(text: string, real: Element): Parameter {
   const match = /^(const )?(\w+) (\*?)(\w+)$/.exec(text)
   assert(match, `llm.h: cannot read the parameter "${text}"`)
   const [, constant, base, star, name] = match as unknown as [
@@ -53,10 +77,10 @@ function parseParameter(text: string): Parameter {
     string,
     string,
   ]
-  const type = cType(base)
-  if (star === "") return { name, type, readOnly: true }
-  assert(type !== "i64" && type !== "pointer", `llm.h: no pointers to ${type}`)
-  return { name, type: "pointer", element: type, readOnly: constant !== undefined }
+  if (star === "") return { name, type: cType(base), readOnly: true }
+  const element = base === "real" ? real : base === "bf16" ? base : cType(base)
+  assert(element !== "i64" && element !== "pointer", `llm.h: no pointers to ${element}`)
+  return { name, type: "pointer", element, readOnly: constant !== undefined }
 }
 
 function cType(text: string): CType {

@@ -4,13 +4,15 @@ import { dlopen } from "bun:ffi"
 import { assert, UserError } from "../errors.ts"
 import { assetNames, assetPaths, readAsset } from "./assets.ts"
 import { compile, referenceSources } from "./compile.ts"
-import { type Contract, parseContract } from "./contract.ts"
+import { type Contract, isBf16, type Precision, parseContract } from "./contract.ts"
 import { type InstructionSet, instructionSets } from "./cpu.ts"
 import { checkArguments, ffiSymbols, type NativeFunctions } from "./functions.ts"
 import { setDefaultVariable } from "./libc.ts"
 
 export type LibraryName = "reference" | InstructionSet
 export const CPU_LIBRARIES: InstructionSet[] = ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"]
+/** Those with kernels in bf16. */
+export const BF16_LIBRARIES: LibraryName[] = ["reference", "x86-64-v4-bf16"]
 export const libraryFile = (name: InstructionSet) => `libllm-${name}.so`
 const OPENMP_FILE = "libgomp.so.1"
 
@@ -24,7 +26,9 @@ export function contract(): Promise<Contract> {
 
 export class Kernels {
   private constructor(
-    readonly name: LibraryName,
+    readonly name: string,
+    /** In which its kernels can compute. */
+    readonly precisions: Precision[],
     /** The prebuilt library's file; the reference has none. */
     readonly path: string | undefined,
     private readonly functions: NativeFunctions,
@@ -35,7 +39,7 @@ export class Kernels {
     const signatures = await contract()
     if (name === "reference") {
       const functions = await compile(await referenceSources(), signatures.values())
-      return new Kernels(name, undefined, functions, signatures)
+      return new Kernels(name, ["fp32", "bf16"], undefined, functions, signatures)
     }
     const unusable = (await libraries()).find((library) => library.name === name)?.reason
     if (unusable) throw new UserError(`kernel library ${name}: ${unusable}`)
@@ -46,14 +50,23 @@ export class Kernels {
     // too they then burn the very time slices that the thread they wait for needs (a step took 18
     // times as long). This many rounds still bridge the gaps between kernels.
     setDefaultVariable("GOMP_SPINCOUNT", "10000")
-    const { symbols } = dlopen(path!, ffiSymbols(signatures.values()))
-    return new Kernels(name, path, symbols as unknown as NativeFunctions, signatures)
+    return Kernels.openFile(name, path!, BF16_LIBRARIES.includes(name))
+  }
+
+  /** A library that was built ahead of time, with the kernels in bf16 or without. */
+  static async openFile(name: string, path: string, withBf16: boolean): Promise<Kernels> {
+    const signatures = await contract()
+    const there = [...signatures.values()].filter((signature) => withBf16 || !isBf16(signature))
+    const { symbols } = dlopen(path, ffiSymbols(there))
+    const precisions: Precision[] = withBf16 ? ["fp32", "bf16"] : ["fp32"]
+    return new Kernels(name, precisions, path, symbols as unknown as NativeFunctions, signatures)
   }
 
   /** Calls one kernel directly. Pointers are addresses in native memory, 0 for NULL. */
   call(kernel: string, ...args: (number | bigint)[]): number {
     const signature = this.contract.get(kernel)
     assert(signature, `llm.h has no ${kernel}`)
+    assert(this.functions[kernel], `${this.name} has no ${kernel}`)
     return this.functions[kernel]!(...checkArguments(signature, args))
   }
 }

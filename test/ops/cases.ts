@@ -1,7 +1,10 @@
 // The one table of cases: every kernel of c/llm.h, run on every library.
 
+import { contract } from "../../src/native/library.ts"
+import { inBf16 } from "./bf16.ts"
 import { adamwCases } from "./cases/adamw.ts"
 import { attentionCases } from "./cases/attention.ts"
+import { bf16Cases } from "./cases/bf16.ts"
 import { classifierCases } from "./cases/classifier.ts"
 import { elementwiseCases } from "./cases/elementwise.ts"
 import { embeddingCases } from "./cases/embedding.ts"
@@ -9,7 +12,7 @@ import { layernormCases } from "./cases/layernorm.ts"
 import { matmulCases } from "./cases/matmul.ts"
 import { reductionCases } from "./cases/reductions.ts"
 
-export const cases = [
+const own = [
   ...embeddingCases,
   ...layernormCases,
   ...matmulCases,
@@ -18,4 +21,8 @@ export const cases = [
   ...classifierCases,
   ...reductionCases,
   ...adamwCases,
+  ...bf16Cases,
 ]
+const signatures = await contract()
+
+export const cases = [...own, ...own.flatMap((row) => inBf16(row, signatures) ?? [])]

@@ -24,8 +24,8 @@ export function differences(drawn: Drawn, got: Values, expected: Values): string
     let first = ""
     got[name]!.forEach((value, i) => {
       const limit = allowed(tolerance, want[i]!)
-      const bothNaN = Number.isNaN(value) && Number.isNaN(want[i])
-      if (bothNaN || Math.abs(value - want[i]!) <= limit) return
+      const isSame = Object.is(value, want[i]) // infinities and NaN have no distance
+      if (isSame || Math.abs(value - want[i]!) <= limit) return
       wrong++
       first ||= `${name}[${i}] is ${value}, expected ${want[i]} ± ${limit.toPrecision(2)}`
     })

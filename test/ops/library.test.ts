@@ -17,11 +17,11 @@ for (const { name, reason } of await libraries()) {
       }
     })
 
-    test.skipIf(!kernels)("llm_peak_f32 counts two operations a multiply-add and thread", () => {
+    test.skipIf(!kernels)("llm_peak counts two operations a multiply-add and thread", () => {
       for (const threads of [1, 2]) {
         kernels!.call("llm_threads", threads)
         const work = 1_000_000
-        const operations = kernels!.call("llm_peak_f32", work) as number
+        const operations = kernels!.call("llm_peak", work) as number
         const asked = 2 * work * Math.min(threads, limit)
         expect(operations).toBeGreaterThanOrEqual(asked)
         expect(operations).toBeLessThan(asked * 1.01)

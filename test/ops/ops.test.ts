@@ -2,7 +2,11 @@
 // formulas in double precision, the libraries that were built ahead of time against the reference.
 
 import { describe, expect, test } from "bun:test"
-import { contract, Kernels, libraries } from "../../src/native/library.ts"
+import { existsSync } from "node:fs"
+import { EMULATED_BF16 } from "../../src/build/native.ts"
+import { isBf16 } from "../../src/native/contract.ts"
+import { instructionSets } from "../../src/native/cpu.ts"
+import { BF16_LIBRARIES, contract, Kernels, libraries } from "../../src/native/library.ts"
 import type { Case } from "./case.ts"
 import { cases } from "./cases.ts"
 import {
@@ -94,13 +98,14 @@ function checkLibraryNaN(kernels: Kernels, row: Case): string[] {
 }
 
 // The generator has no formula; it has PyTorch's numbers to meet, in a test of its own.
-const ELSEWHERE = ["llm_threads", "llm_peak_f32", "rng_seed", "normal_fill"]
+const ELSEWHERE = ["llm_threads", "llm_peak", "llm_peak_bf16", "rng_seed", "normal_fill"]
 
 test("the table has cases for every kernel of the contract", async () => {
   const covered = new Set([...ELSEWHERE, ...cases.map((row) => row.kernel)])
   expect([...covered].sort()).toEqual([...(await contract()).keys()].sort())
 })
 
+const signatures = await contract()
 const byKernel = Map.groupBy(cases, (row) => row.kernel)
 
 for (const [kernel, rows] of byKernel) {
@@ -118,12 +123,12 @@ for (const [kernel, rows] of byKernel) {
   })
 }
 
-for (const { name, reason } of await libraries()) {
-  if (name === "reference") continue
-  const isMissing = reason !== undefined
-  const kernels = isMissing ? undefined : await Kernels.open(name)
+/** All tests of one library; `kernels` is undefined where it cannot be used, for a `reason`. */
+function checkAll(name: string, withBf16: boolean, kernels?: Kernels, reason?: string) {
+  const isMissing = kernels === undefined
+  const own = [...byKernel].filter(([kernel]) => withBf16 || !isBf16(signatures.get(kernel)!))
   describe(isMissing ? `${name} (skipped: ${reason})` : name, () => {
-    for (const [kernel, rows] of byKernel) {
+    for (const [kernel, rows] of own) {
       test.skipIf(isMissing)(
         `${kernel} agrees with the reference, with the same bits on 1, 2, 3 and 5 threads`,
         () => forAll(rows, (row) => checkLibrary(kernels!, row)),
@@ -135,3 +140,17 @@ for (const { name, reason } of await libraries()) {
     }
   })
 }
+
+for (const { name, reason } of await libraries()) {
+  if (name === "reference") continue
+  const kernels = reason === undefined ? await Kernels.open(name) : undefined
+  checkAll(name, BF16_LIBRARIES.includes(name), kernels, reason)
+}
+const runsAvx2 = (await instructionSets()).includes("x86-64-v3")
+const emulated = existsSync(EMULATED_BF16) && runsAvx2
+checkAll(
+  "emulated AVX-512 with BF16",
+  true,
+  emulated ? await Kernels.openFile("emulated", EMULATED_BF16, true) : undefined,
+  "it takes AVX2 and a C compiler",
+)

@@ -31,6 +31,11 @@ export class Random {
     return Math.sqrt(-2 * Math.log(this.uniform())) * Math.cos(2 * Math.PI * this.uniform())
   }
 
+  /** Numbers computed from drawn ones, as a kernel's arrays can hold them. */
+  stored(numbers: Float32Array): Float32Array {
+    return numbers
+  }
+
   normals(n: number, scale = 1): Float32Array {
     const numbers = new Float32Array(n)
     for (let i = 0; i < n; i++) numbers[i] = scale * this.normal()

@@ -1,11 +1,12 @@
 // Runs one kernel on guarded memory: outputs and scratch hold NaN before the call, every array
 // stands between bytes that nobody may touch, and inputs must come out as they went in.
 
+import { fromBf16, roundToBf16 } from "../../src/data/bf16.ts"
 import { contract, type Kernels } from "../../src/native/library.ts"
 import { allocate } from "../../src/native/memory.ts"
 import type { Arguments } from "./case.ts"
 
-export type Numbers = Float32Array | Float64Array | Int32Array
+export type Numbers = Float32Array | Float64Array | Int32Array | Uint16Array
 export interface Outcome {
   outputs: Record<string, Float32Array | Float64Array>
   /** What the call changed and should not have: one line each. */
@@ -18,17 +19,19 @@ const ALIGN = 128 // bytes, as the contract promises
 const GUARD = 256 // bytes, at least, before and after each array
 // As f32 a NaN: what a kernel reads past an end shows in its result, not only what it writes.
 const CANARY = 0x7fe5a5e5
+const BF16_NAN = 0x7fe5
 const SANDBOX_BYTES = 64 * 2 ** 20
 
 const memory = allocate(SANDBOX_BYTES)
 const words = memory.view(Uint32Array, 0, SANDBOX_BYTES / 4)
+const halves = new Uint16Array(words.buffer, words.byteOffset, SANDBOX_BYTES / 2)
 
 interface Placed {
   name: string
   offset: number // bytes
   view: Numbers
   kind: "input" | "output" | "scratch"
-  before?: Uint32Array
+  before?: Numbers
 }
 
 export function runKernel(kernels: Kernels, kernel: string, args: Arguments): Outcome {
@@ -39,10 +42,10 @@ export function runKernel(kernels: Kernels, kernel: string, args: Arguments): Ou
 
   const placed = new Map<string, Placed>()
   let end = GUARD
-  for (const { name } of signature.parameters) {
+  for (const { name, element } of signature.parameters) {
     const arg = args[name]
     if (arg === undefined) throw new Error(`${kernel}: the case gives no ${name}`)
-    const created = typeof arg === "number" ? undefined : place(name, arg, end)
+    const created = typeof arg === "number" ? undefined : place(name, arg, end, element === "bf16")
     if (!created) continue
     placed.set(name, created)
     end = Math.ceil((created.offset + created.view.byteLength + GUARD) / ALIGN) * ALIGN
@@ -62,31 +65,49 @@ export function runKernel(kernels: Kernels, kernel: string, args: Arguments): Ou
   return inspect([...placed.values()], end)
 }
 
-function place(name: string, arg: Exclude<Arguments[string], number>, end: number) {
+function place(
+  name: string,
+  arg: Exclude<Arguments[string], number>,
+  end: number,
+  isBf16: boolean,
+) {
   const offset = Math.ceil(end / ALIGN) * ALIGN
   const { buffer, byteOffset } = words
   const at = byteOffset + offset
+  const Floats = isBf16 ? Uint16Array : Float32Array
   if (arg instanceof Float32Array) {
-    return { name, offset, kind: "input", view: new Float32Array(buffer, at, arg.length) } as Placed
+    return { name, offset, kind: "input", view: new Floats(buffer, at, arg.length) } as Placed
   }
   if (arg instanceof Int32Array) {
     return { name, offset, kind: "input", view: new Int32Array(buffer, at, arg.length) } as Placed
   }
   if (arg.kind === "alias") return undefined
   const isDouble = arg.kind === "output" && arg.type === "f64"
-  const view = new (isDouble ? Float64Array : Float32Array)(buffer, at, arg.length)
+  const view = new (isDouble ? Float64Array : Floats)(buffer, at, arg.length)
   return { name, offset, kind: arg.kind, view } as Placed
 }
 
 function fill(array: Placed, arg: Arguments[string]) {
   if (arg instanceof Float32Array || arg instanceof Int32Array) {
-    array.view.set(arg)
-    array.before = bits(array.view).slice()
+    set(array.view, arg)
+    array.before = array.view.slice()
   } else if (typeof arg === "object" && arg.kind === "output" && arg.initial) {
-    array.view.set(arg.initial)
+    set(array.view, arg.initial)
   } else {
-    array.view.fill(Number.NaN)
+    array.view.fill(array.view instanceof Uint16Array ? BF16_NAN : Number.NaN)
   }
+}
+
+/** Numbers into memory, rounded to nearest where that holds bf16. */
+function set(view: Numbers, numbers: ArrayLike<number>) {
+  for (let i = 0; i < numbers.length; i++) {
+    view[i] = view instanceof Uint16Array ? roundToBf16(numbers[i]!) : numbers[i]!
+  }
+}
+
+function get(view: Numbers): Float32Array | Float64Array {
+  if (view instanceof Uint16Array) return Float32Array.from(view, fromBf16)
+  return view.slice() as Float32Array | Float64Array
 }
 
 export function bits({ buffer, byteOffset, byteLength }: Numbers): Uint32Array {
@@ -100,22 +121,23 @@ function inspect(placed: Placed[], end: number): Outcome {
   for (const { name, offset, view, kind, before } of placed) {
     checkGuard(gap, offset, `before ${name}`, damage)
     gap = offset + view.byteLength
-    if (kind === "output") outputs[name] = view.slice() as Float32Array | Float64Array
-    if (before && !equalBits(before, bits(view))) damage.push(`input ${name} was changed`)
+    if (kind === "output") outputs[name] = get(view)
+    if (before && !equalBits(before, view)) damage.push(`input ${name} was changed`)
   }
   checkGuard(gap, end, `after ${placed.at(-1)!.name}`, damage)
   return { outputs, damage }
 }
 
 function checkGuard(from: number, to: number, where: string, damage: string[]) {
-  for (let word = from / 4; word < to / 4; word++) {
-    if (words[word] === CANARY) continue
-    damage.push(`wrote ${where}, ${word * 4 - from} bytes past the last end`)
+  // An array of bf16 may end in the middle of a word.
+  for (let half = from / 2; half < to / 2; half++) {
+    if (halves[half] === (half % 2 === 0 ? CANARY & 0xffff : CANARY >>> 16)) continue
+    damage.push(`wrote ${where}, ${half * 2 - from} bytes past the last end`)
     return
   }
 }
 
-export function equalBits(a: Uint32Array, b: Uint32Array): boolean {
+export function equalBits(a: Numbers | Uint32Array, b: Numbers | Uint32Array): boolean {
   return (
     Buffer.compare(
       new Uint8Array(a.buffer, a.byteOffset, a.byteLength),

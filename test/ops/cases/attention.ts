@@ -64,7 +64,8 @@ function forward(sizes: Sizes, withLse: boolean, heat: number): Case {
     kernel: "attention_forward",
     title: title(sizes, options.join(", ")),
     draw(random) {
-      const qkv = random.normals(B * T * 3 * C).map((x, i) => (i % (3 * C) < 2 * C ? x * heat : x))
+      const normals = random.normals(B * T * 3 * C)
+      const qkv = random.stored(normals.map((x, i) => (i % (3 * C) < 2 * C ? x * heat : x)))
       return {
         args: {
           out: overwritten(B * T * C, tolerance(T, HS, heat)),

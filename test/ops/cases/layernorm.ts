@@ -26,7 +26,7 @@ function layernorm(inp: Numbers, weight: Numbers, bias: Numbers, C: number) {
 // Neighbours differ by about 4, so that no row, not even of two numbers, has a variance near 0,
 // where its derivatives have no bound.
 const spread = (random: Random, N: number, C: number) =>
-  random.normals(N * C, 0.5).map((x, i) => x + ((i % C) % 2 === 0 ? 2 : -2))
+  random.stored(random.normals(N * C, 0.5).map((x, i) => x + ((i % C) % 2 === 0 ? 2 : -2)))
 
 // An average's rounding stays that of its terms, while f32 sums of up to a few hundred wander by
 // the root of their number.

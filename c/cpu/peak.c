@@ -1,0 +1,37 @@
+/* How fast the machine can go: the microkernel's instruction on registers alone. */
+#include "product.h"
+#include "unit.h"
+
+// The sum has to depend on the step before, or the compiler takes the product out of the loop.
+#ifdef LLM_BF16
+#define STEP(acc, x, y) multiply_add(acc, x, y)
+#else
+#define STEP(acc, x, y) multiply_add(y, acc, x)
+#endif
+
+// As many independent chains as the microkernel keeps, so that none waits for its own last result.
+static float chains(i64 rounds) {
+    float factor = 0.999f;
+    __asm__ volatile("" : "+m"(factor)); // or the compiler folds a chain at a fixed point
+    vec acc[MR * VECTORS], x = splat(factor), y = splat(1e-3f), total = splat(0);
+#pragma GCC unroll 24
+    for (int i = 0; i < MR * VECTORS; i++) acc[i] = splat(i);
+    for (i64 r = 0; r < rounds; r++)
+#pragma GCC unroll 24
+        for (int i = 0; i < MR * VECTORS; i++) acc[i] = STEP(acc[i], x, y);
+#pragma GCC unroll 24
+    for (int i = 0; i < MR * VECTORS; i++) total += acc[i];
+    return sum(total);
+}
+
+double REAL(llm_peak)(i64 work) {
+    const i64 round = MR * VECTORS * LANES * PER, rounds = ceil_div(max_i64(work, 1), round);
+    int threads = 0;
+#pragma omp parallel reduction(+ : threads)
+    {
+        float result = chains(rounds);
+        __asm__ volatile("" : : "m"(result)); // or the compiler would leave the work out
+        threads = 1;
+    }
+    return 2.0 * (double)(round * rounds) * threads;
+}

@@ -1,0 +1,50 @@
+/* The microkernel's 32-bit units (product.h): one f32, or two bf16 of neighbouring k's. */
+#ifndef LLM_UNIT_H
+#define LLM_UNIT_H
+
+#include "simd.h"
+
+#ifdef LLM_BF16
+typedef u32 pair_anywhere __attribute__((aligned(2), may_alias));
+
+INLINE vec splat_bits(u32 bits) { return (vec)((veci){} + (int)bits); }
+INLINE vec splat_unit(const real *p) { return splat_bits(*(const pair_anywhere *)p); }
+INLINE vec splat_half(const real *p) { return splat_bits(*p); }
+
+/* acc + a·b over both numbers of each unit. */
+INLINE vec multiply_add(vec acc, vec a, vec b) {
+#if defined __AVX512BF16__
+    return (vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
+#else
+    const veci x = (veci)a, y = (veci)b, upper = (veci){} + (int)0xffff0000;
+    acc += (vec)(x << 16) * (vec)(y << 16);
+    return acc + (vec)(x & upper) * (vec)(y & upper);
+#endif
+}
+
+/* Units along a row, `left` numbers of them; zeros follow. */
+INLINE vec load_units(const real *p, i64 left) {
+    if (left >= 2 * LANES) return load((const float *)p);
+    real numbers[2 * LANES] = {0};
+    for (i64 i = 0; i < left; i++) numbers[i] = p[i];
+    return load((const float *)numbers);
+}
+
+/* Units of two rows, `stride` apart, of which there may be one only. */
+INLINE vec load_pairs(const real *p, i64 stride, i64 rows, i64 left) {
+    const veci even = (veci)load_n(p, left);
+    const veci odd = rows > 1 ? (veci)load_n(p + stride, left) : (veci){};
+    return (vec)((even >> 16 & 0xffff) | odd);
+}
+#else
+INLINE vec splat_unit(const real *p) { return splat(*p); }
+INLINE vec splat_half(const real *p) { return splat(*p); } // a unit has no halves: never needed
+INLINE vec multiply_add(vec acc, vec a, vec b) { return acc + a * b; }
+INLINE vec load_units(const real *p, i64 left) { return load_n(p, left); }
+INLINE vec load_pairs(const real *p, i64 stride, i64 rows, i64 left) {
+    (void)stride, (void)rows;
+    return load_n(p, left);
+}
+#endif
+
+#endif

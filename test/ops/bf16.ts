@@ -1,0 +1,72 @@
+// The table's cases once more for the kernels in bf16: the same formulas over numbers that bf16 can
+// hold, with the tolerance that its rounding adds.
+
+import { fromBf16, roundToBf16 } from "../../src/data/bf16.ts"
+import type { Contract } from "../../src/native/contract.ts"
+import type { Argument, Case, Drawn, Tolerance } from "./case.ts"
+import { Random } from "./random.ts"
+
+const EPS_BF16 = 2 ** -7 // from 1 to the next number
+
+/** Draws numbers that bf16 can hold. */
+export class Bf16Random extends Random {
+  override stored(numbers: Float32Array): Float32Array {
+    return numbers.map((x) => fromBf16(roundToBf16(x)))
+  }
+  override normals(n: number, scale = 1): Float32Array {
+    return this.stored(super.normals(n, scale))
+  }
+  override uniforms(n: number, low: number, high: number): Float32Array {
+    return this.stored(super.uniforms(n, low, high))
+  }
+}
+
+// What a kernel rounds to bf16 on its way, besides its result. A probability p is off by p·EPS/2 at
+// most, and all p of a row together by EPS/2: times the largest value (4.5 deviations) for `out`.
+// A score's gradient, scale·p·(dp - delta), is up to 4.5²·√HS/√HS in size and rounded likewise, and
+// `out`, from which delta comes, is rounded too; it is multiplied by a query or a key.
+const WITHIN: Record<string, number> = {
+  attention_forward: 4.5 * (EPS_BF16 / 2),
+  attention_backward: 2 * 4.5 * (EPS_BF16 / 2),
+}
+
+/** The case for the kernel's bf16 kind; undefined where there is none. */
+export function inBf16(row: Case, contract: Contract): Case | undefined {
+  const kernel = `${row.kernel}_bf16`
+  const signature = contract.get(kernel)
+  if (!signature || contract.get(row.kernel)!.parameters.length !== signature.parameters.length)
+    return undefined
+  const reals = signature.parameters.filter((p) => p.element === "bf16").map(({ name }) => name)
+  return {
+    kernel,
+    title: row.title,
+    draw() {
+      const drawn = row.draw(new Bf16Random(`${kernel} ${row.title}`))
+      for (const name of reals) round(drawn, name, WITHIN[row.kernel] ?? 0)
+      return drawn
+    },
+  }
+}
+
+function round({ args }: Drawn, name: string, within: number): void {
+  const arg = args[name] as Argument
+  if (typeof arg === "number") return
+  const roundAll = (numbers: Float32Array) => {
+    numbers.forEach((x, i) => {
+      numbers[i] = fromBf16(roundToBf16(x))
+    })
+  }
+  if (arg instanceof Float32Array)
+    roundAll(arg) // in place: the formula reads the same array
+  else if ("kind" in arg && arg.kind === "output") {
+    if (arg.initial) roundAll(arg.initial)
+    arg.tolerance = rounded(arg.tolerance, within)
+  }
+}
+
+/** Results that differ in their last bit of f32 may fall to neighbours, an EPS apart, when they are
+ * rounded; what a copy holds, it holds exactly. */
+function rounded({ absolute, relative }: Tolerance, within: number): Tolerance {
+  if (absolute === 0 && relative === 0) return { absolute, relative }
+  return { absolute: absolute + within, relative: relative + EPS_BF16 }
+}
