@@ -37,7 +37,7 @@ export async function benchStep(
   const limits = [measureLimits(kernels)] // before the arena, so that memory holds one of the two
   const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
   const program = await Program.link(source, kernels)
-  initialize(program, source.parameters, config, kernels, SEED)
+  initialize(program, source, config, kernels, SEED)
   for (const tensor of [source.tokens, source.targets]) {
     const view = program.view(tensor)
     for (let i = 0; i < view.length; i++) view[i] = Math.floor(Math.random() * config.V)

@@ -3,15 +3,16 @@
 import { thousands } from "../data/files.ts"
 import type { Command } from "../main.ts"
 import { trainingProgram } from "../model/program.ts"
+import type { Precision } from "../native/contract.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { emitProgram } from "../program/link.ts"
 import { chooseModel, chooseShape } from "../train/settings.ts"
-import { CONFIG_OPTION, MODEL_OPTIONS, SHAPE_OPTIONS } from "./specs.ts"
+import { CONFIG_OPTION, MODEL_OPTIONS, PRECISION_OPTION, SHAPE_OPTIONS } from "./specs.ts"
 
 const spec: CommandSpec = {
   name: "plan",
   summary: "Prints the arena of a training run: every tensor, its offset, size and life.",
-  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, CONFIG_OPTION],
+  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, PRECISION_OPTION, CONFIG_OPTION],
   examples: ["llm plan --init gpt2:d12 --batch 4 --context 64"],
 }
 
@@ -20,7 +21,8 @@ export function planned(options: Options) {
   const { config } = chooseModel(options)
   const shape = chooseShape(options, config)
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
-  return trainingProgram(config, { ...shape, adamw })
+  const precision = options.text("precision") as Precision
+  return trainingProgram(config, { ...shape, precision, adamw })
 }
 
 async function run(options: Options): Promise<number> {

@@ -7,11 +7,12 @@ import { readModelHeader } from "../formats/model.ts"
 import type { Command } from "../main.ts"
 import { decodeProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
+import type { Precision } from "../native/contract.ts"
 import { type Device, openDevice } from "../native/device.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
-import { DEVICE_OPTIONS, int } from "./specs.ts"
+import { DEVICE_OPTIONS, int, PRECISION_OPTION } from "./specs.ts"
 
 const spec: CommandSpec = {
   name: "sample",
@@ -60,6 +61,7 @@ const spec: CommandSpec = {
       help: "of the likeliest tokens that make up this probability",
     },
     { name: "seed", group: "Choice", ...int(0, 2 ** 32 - 1), default: 42, help: "of the draws" },
+    PRECISION_OPTION,
     ...DEVICE_OPTIONS,
   ],
   examples: ['llm sample runs/a/model_00001000.bin --prompt "To be" --temperature 0.8'],
@@ -75,10 +77,12 @@ async function run(options: Options): Promise<number> {
     )
   }
   const prompt = await promptTokens(options.text("prompt"), config.V)
-  const kernels = await openDevice(options.text("device") as Device, options.number("threads"))
-  const tensors = decodeProgram(config)
+  const precision = options.text("precision") as Precision
+  const device = options.text("device") as Device
+  const kernels = await openDevice(device, options.number("threads"), precision)
+  const tensors = decodeProgram(config, precision)
   const program = await Program.link(tensors, kernels)
-  loadWeights(path, program, tensors.parameters, config)
+  loadWeights(path, program, tensors, config, kernels)
 
   const stream = (await Decoder.load()).stream()
   let stopped = false

@@ -48,6 +48,16 @@ export const SHAPE_OPTIONS: OptionSpec[] = [
   },
 ]
 
+export const PRECISION_OPTION: OptionSpec = {
+  name: "precision",
+  group: "Machine",
+  kind: "text",
+  value: "NAME",
+  choices: ["fp32", "bf16"],
+  default: "fp32",
+  help: "of weights and activations: fp32, bf16",
+}
+
 export const DEVICE_OPTIONS: OptionSpec[] = [
   {
     name: "device",

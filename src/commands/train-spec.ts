@@ -2,7 +2,14 @@
 
 import type { CommandSpec } from "../options.ts"
 import { SCHEDULES } from "../train/schedule.ts"
-import { CONFIG_OPTION, DEVICE_OPTIONS, int, MODEL_OPTIONS, SHAPE_OPTIONS } from "./specs.ts"
+import {
+  CONFIG_OPTION,
+  DEVICE_OPTIONS,
+  int,
+  MODEL_OPTIONS,
+  PRECISION_OPTION,
+  SHAPE_OPTIONS,
+} from "./specs.ts"
 
 const float = (min: number, max?: number) => ({ kind: "float", value: "X", min, max }) as const
 
@@ -147,6 +154,21 @@ export const TRAIN: CommandSpec = {
       ...int(1),
       default: 64,
       help: "tokens a sample",
+    },
+    PRECISION_OPTION,
+    {
+      name: "master-weights",
+      short: "w",
+      group: "Machine",
+      ...int(0, 1),
+      default: 1,
+      help: "1: bf16 keeps f32 weights too; 0: it rounds its own at random",
+    },
+    {
+      name: "stochastic-rounding",
+      group: "Machine",
+      kind: "flag",
+      help: "round bf16 weights at random, by --seed",
     },
     ...DEVICE_OPTIONS,
   ],

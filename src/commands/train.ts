@@ -6,8 +6,9 @@ import { modelBytes } from "../formats/model.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { initialize } from "../model/initialize.ts"
-import { type AdamW, describeConfig, trainingProgram } from "../model/program.ts"
+import { type AdamW, type Bf16Update, describeConfig, trainingProgram } from "../model/program.ts"
 import { loadWeights, saveWeights } from "../model/weights.ts"
+import type { Precision } from "../native/contract.ts"
 import { type Device, openDevice } from "../native/device.ts"
 import { measurePeak } from "../native/peak.ts"
 import type { Options } from "../options.ts"
@@ -31,22 +32,28 @@ async function run(options: Options): Promise<number> {
   const settings = trainOptions(options, shape, data)
   const { steps } = settings.schedule
 
-  const kernels = await openDevice(options.text("device") as Device, options.number("threads"))
+  const precision = options.text("precision") as Precision
+  const bf16 = bf16Update(options, precision)
+  const device = options.text("device") as Device
+  const kernels = await openDevice(device, options.number("threads"), precision)
   const threads = kernels.call("llm_threads", 0)
-  const tensors = trainingProgram(config, { B, T, accumulation, adamw: adamw(options) })
+  const numbers = { precision, bf16, adamw: adamw(options) }
+  const tensors = trainingProgram(config, { B, T, accumulation, ...numbers })
   const program = await Program.link(tensors, kernels)
   const out = options.text("out")
   const resolved = { ...options.resolved(), context: T, "total-batch": totalBatch, steps, threads }
-  const folder = out === undefined ? undefined : RunFolder.create(out, resolved, modelBytes(config))
-  if (file === undefined) initialize(program, tensors.parameters, config, kernels, seed)
-  else loadWeights(file, program, tensors.parameters, config)
+  const folder =
+    out === undefined ? undefined : RunFolder.create(out, resolved, modelBytes(config, precision))
+  if (file === undefined) initialize(program, tensors, config, kernels, seed)
+  else loadWeights(file, program, tensors, config, kernels)
 
   const display = new Display(steps)
   const from = file === undefined ? "" : `, from ${file}`
   introduce(display, config, data, settings, from)
-  display.say(`kernels     ${kernels.name}, ${threads} thread${threads === 1 ? "" : "s"}`)
+  const team = `${threads} thread${threads === 1 ? "" : "s"}`
+  display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
   display.say(`arena       ${thousands(program.plan.peak)} bytes`)
-  const peak = () => measurePeak(kernels)
+  const peak = () => measurePeak(kernels, precision)
   const trainer = new Trainer(program, tensors, config, data, settings, peak, display, folder)
   try {
     const outcome = await trainer.run()
@@ -90,6 +97,26 @@ function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions 
     overfitBatch: options.flag("overfit-batch"),
     seed: options.number("seed"),
   }
+}
+
+/** How weights in bf16 are updated. Without masters they round at random: most steps are smaller than
+ * what their last bit is worth, and would be lost. */
+function bf16Update(options: Options, precision: Precision): Bf16Update | undefined {
+  if (precision === "bf16") {
+    const masters = options.number("master-weights") === 1
+    const stochastic = !masters || options.flag("stochastic-rounding")
+    return { masters, stochastic, seed: options.number("seed") }
+  }
+  const contradiction =
+    options.number("master-weights") === 0
+      ? "master-weights 0"
+      : options.flag("stochastic-rounding") && "stochastic-rounding"
+  if (contradiction) {
+    throw new UserError(
+      `--${contradiction} contradicts --precision fp32, whose weights are f32 (leave it out, or --precision bf16)`,
+    )
+  }
+  return undefined
 }
 
 function adamw(options: Options): AdamW {

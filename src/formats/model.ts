@@ -1,9 +1,11 @@
 // llm.c's GPT-2 model files: a header with the configuration, then every tensor in the order of the
-// parameter table. fp32 is read and written; bf16, which is the upper half of fp32, is read.
+// parameter table. They are read and written in fp32 and in bf16, which is the upper half of fp32.
 
+import { roundAll } from "../data/bf16.ts"
 import { thousands, writeWhole } from "../data/files.ts"
 import { assert } from "../errors.ts"
 import { type Config, parameterCount } from "../model/config.ts"
+import type { Precision } from "../native/contract.ts"
 import { BinaryFile, bytesOf, HEADER_BYTES, headerBytes, type Kind } from "./header.ts"
 
 const MAGIC = 20240326
@@ -18,19 +20,21 @@ const PIECE = 2 ** 20 // numbers converted or written at once
 
 export type ModelHeader = {
   config: Config
-  dtype: "fp32" | "bf16"
+  dtype: Precision
   /** Numbers in the file, wte's padding rows included. */
   parameters: number
 }
-/** All of one tensor's numbers, the layers one after the other. */
-export type NamedTensor = { name: string; data: Float32Array }
+/** All of one tensor's numbers, the layers one after the other; 16 bits a number are bf16. */
+export type NamedTensor<Numbers = Float32Array | Uint16Array> = { name: string; data: Numbers }
+
+const BYTES: Record<Precision, number> = { fp32: 4, bf16: 2 }
 
 /** How many numbers the tensors of a GPT-2 have, wte's padding rows included. */
 export const countParameters = (config: Config) => parameterCount({ ...config, V: config.Vp })
 
 /** The size of the file that writeModel makes. */
-export function modelBytes(config: Config): number {
-  return HEADER_BYTES + 4 * countParameters(config)
+export function modelBytes(config: Config, dtype: Precision): number {
+  return HEADER_BYTES + BYTES[dtype] * countParameters(config)
 }
 
 /** What a model file holds, after checking everything but the numbers. */
@@ -45,15 +49,17 @@ export function loadModel(path: string, tensors: NamedTensor[]): ModelHeader {
     checkTensors(header.config, tensors)
     let position = HEADER_BYTES
     for (const { data } of tensors) {
-      if (header.dtype === "fp32") file.read(bytesOf(data), position)
-      else readBf16(file, data, position)
-      position += data.length * (header.dtype === "fp32" ? 4 : 2)
+      const isBf16 = data instanceof Uint16Array
+      if (isBf16 === (header.dtype === "bf16")) file.read(bytesOf(data), position)
+      else if (isBf16) readRounded(file, data, position)
+      else readWidened(file, data, position)
+      position += data.length * BYTES[header.dtype]
     }
     return header
   })
 }
 
-function readBf16(file: BinaryFile, data: Float32Array, position: number): void {
+function readWidened(file: BinaryFile, data: Float32Array, position: number): void {
   const bits = new Uint32Array(data.buffer, data.byteOffset, data.length)
   const piece = new Uint16Array(Math.min(PIECE, data.length))
   for (let start = 0; start < bits.length; start += PIECE) {
@@ -63,12 +69,22 @@ function readBf16(file: BinaryFile, data: Float32Array, position: number): void 
   }
 }
 
-/** Writes the tensors, all of the model's in the file's order, in fp32. */
+function readRounded(file: BinaryFile, data: Uint16Array, position: number): void {
+  const piece = new Float32Array(Math.min(PIECE, data.length))
+  for (let start = 0; start < data.length; start += PIECE) {
+    const length = Math.min(PIECE, data.length - start)
+    file.read(bytesOf(piece.subarray(0, length)), position + 4 * start)
+    roundAll(data.subarray(start, start + length), piece)
+  }
+}
+
+/** Writes the tensors, all of the model's in the file's order, in what they are given in. */
 export function writeModel(path: string, config: Config, tensors: NamedTensor[]): void {
   checkTensors(config, tensors)
   const { maxT, V, Vp, L, NH, C } = config
   function* chunks() {
-    yield headerBytes(MAGIC, FP32, maxT, V, L, NH, C, Vp)
+    const isBf16 = tensors[0]!.data instanceof Uint16Array
+    yield headerBytes(MAGIC, isBf16 ? BF16 : FP32, maxT, V, L, NH, C, Vp)
     for (const { data } of tensors) {
       for (let start = 0; start < data.length; start += PIECE) {
         yield bytesOf(data.subarray(start, start + PIECE))
@@ -94,7 +110,7 @@ function checkHeader(file: BinaryFile): ModelHeader {
   const config = { maxT, V, Vp, L, NH, C }
   const dtype = version === FP32 ? "fp32" : "bf16"
   const parameters = countParameters(config)
-  const promised = HEADER_BYTES + parameters * (dtype === "fp32" ? 4 : 2)
+  const promised = modelBytes(config, dtype)
   file.checkBytes(promised, `${thousands(parameters)} parameters in ${dtype}`)
   return { config, dtype, parameters }
 }

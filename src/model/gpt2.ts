@@ -45,7 +45,8 @@ export function parameterTable({ Vp, maxT, L, C }: Config): ParameterSpec[] {
   ]
 }
 
-export type Parameters = Record<string, Tensor & { dtype: "f32" }>
+export type Parameters = Record<string, Tensor>
+export type F32Parameters = Record<string, Tensor & { dtype: "f32" }>
 
 /** logits (B,T,Vp) of tokens (B,T). `attend` is the attention of layer l over qkv (B,T,3C);
  * `position` the place of the first token, or null for 0. */

@@ -1,31 +1,36 @@
 // Weights of a new model: the numbers that PyTorch draws for the same seed, in llm.c's order.
 
+import { assert } from "../errors.ts"
 import type { Kernels } from "../native/library.ts"
 import { allocate } from "../native/memory.ts"
 import type { Program } from "../program/link.ts"
 import { elements, layer } from "../program/tensor.ts"
 import type { Config } from "./config.ts"
-import { type Parameters, parameterTable } from "./gpt2.ts"
+import { type F32Parameters, parameterTable } from "./gpt2.ts"
+import { roundWeights, type Weights, wideWeights } from "./weights.ts"
 
 const RNG_WORDS = 625 // LLM_RNG_WORDS of llm.h
 
 /** Fills all parameters. Padding rows of wte stay zero and take no numbers from the generator. */
 export function initialize(
   program: Program,
-  parameters: Parameters,
+  source: Weights & { gradients?: F32Parameters },
   config: Config,
   kernels: Kernels,
   seed: number,
 ): void {
   const table = parameterTable(config)
+  // Gradients are overwritten before they are read.
+  const weights = wideWeights(source) ?? source.gradients
+  assert(weights, "no room to draw weights in f32")
   for (const { name, init } of table) {
-    if (init === "ones") program.view(parameters[name]!).fill(1)
+    if (init !== "normal") program.view(weights[name]!).fill(init === "ones" ? 1 : 0)
   }
 
   const state = allocate(RNG_WORDS * 4)
   kernels.call("rng_seed", state.address, seed)
   const draw = (name: string, l?: number) => {
-    const whole = parameters[name]!
+    const whole = weights[name]!
     const tensor = l === undefined ? whole : layer(whole, l)
     const count = name === "wte" ? config.V * config.C : elements(tensor)
     const { std } = table.find((spec) => spec.name === name)!
@@ -38,4 +43,5 @@ export function initialize(
     for (const name of ["qkvw", "attprojw", "fcw", "fcprojw"]) draw(name, l)
   }
   state.free()
+  roundWeights(program, source, weights, kernels)
 }

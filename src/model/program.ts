@@ -1,12 +1,13 @@
 // The phases that a run calls, as lists of kernel calls over one set of tensors.
 
+import type { Precision } from "../native/contract.ts"
 import { fuseClassifier, fusePairs } from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
 import * as ops from "../program/ops.ts"
 import { type Call, elements, type Phase, type Runtime, type Tensor } from "../program/tensor.ts"
 import { type Config, parameterCount } from "./config.ts"
-import { forward, type Parameters, parameterTable } from "./gpt2.ts"
+import { type F32Parameters, forward, type Parameters, parameterTable } from "./gpt2.ts"
 
 /** AdamW's numbers that do not change from step to step. */
 export interface AdamW {
@@ -16,12 +17,25 @@ export interface AdamW {
   weightDecay: number
 }
 
+export interface Bf16Update {
+  /** Whether the parameters are kept in f32 as well, so that small steps are not lost. */
+  masters: boolean
+  /** Rounded at random, so that without masters small steps still count on average. */
+  stochastic: boolean
+  /** Of that rounding. */
+  seed: number
+}
+
 export interface TrainingOptions {
   B: number
   T: number
   /** Micro-steps whose gradients are added up to one optimizer step. */
   accumulation: number
   adamw: AdamW
+  /** What weights and activations are stored in; gradients of weights and moments are f32. */
+  precision?: Precision
+  /** Of bf16: how its parameters are updated. */
+  bf16?: Bf16Update
   /** Off: the list as the model wrote it, for tests and for reading. */
   fuse?: boolean
 }
@@ -37,9 +51,11 @@ export interface DecodeTensors {
 
 export interface TrainingProgram extends ProgramSource, DecodeTensors {
   parameters: Parameters
-  gradients: Parameters
-  m: Parameters
-  v: Parameters
+  /** The parameters in f32, where those are bf16 and masters are kept. */
+  masters?: F32Parameters
+  gradients: F32Parameters
+  m: F32Parameters
+  v: F32Parameters
   tokens: Pinned<"i32">
   targets: Pinned<"i32">
   loss: Pinned<"f32">
@@ -50,33 +66,40 @@ export interface TrainingProgram extends ProgramSource, DecodeTensors {
 const pinned = <D extends "f32" | "f64" | "i32">(name: string, shape: number[], dtype: D) =>
   ({ name, shape, dtype, role: "pinned" }) as Pinned<D>
 
-function parameterTensors(config: Config, prefix: string, role: Tensor["role"]): Parameters {
+function parameterTensors<D extends Tensor["dtype"]>(
+  config: Config,
+  prefix: string,
+  role: Tensor["role"],
+  dtype: D,
+): Record<string, Tensor & { dtype: D }> {
   const table = parameterTable(config)
   return Object.fromEntries(
-    table.map(({ name, shape }) => [
-      name,
-      { name: `${prefix}${name}`, shape, role, dtype: "f32" as const },
-    ]),
+    table.map(({ name, shape }) => [name, { name: `${prefix}${name}`, shape, role, dtype }]),
   )
 }
+
+const weightTensors = (config: Config, precision: Precision): Parameters =>
+  parameterTensors(config, "", "parameter", precision === "bf16" ? "bf16" : "f32")
 
 /** Phases forward(), backward(accumulate), gradient_norm(), update(lr, grad_scale, step),
  * evaluate() and decode(). */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
-  const { B, T, accumulation, fuse = true } = options
-  const parameters = parameterTensors(config, "", "parameter")
-  const gradients = parameterTensors(config, "d", "gradient")
-  const m = parameterTensors(config, "m_", "moment")
-  const v = parameterTensors(config, "v_", "moment")
+  const { B, T, accumulation, precision = "fp32", fuse = true } = options
+  const parameters = weightTensors(config, precision)
+  const hasMasters = precision === "bf16" && options.bf16?.masters !== false
+  const masters = hasMasters ? parameterTensors(config, "master_", "master", "f32") : undefined
+  const gradients = parameterTensors(config, "d", "gradient", "f32")
+  const m = parameterTensors(config, "m_", "moment", "f32")
+  const v = parameterTensors(config, "v_", "moment", "f32")
   const tokens = pinned("tokens", [B, T], "i32")
   const targets = pinned("targets", [B, T], "i32")
   const loss = pinned("loss", [1], "f32")
   const names = Object.keys(parameters)
   const squares = pinned("squares", [names.length], "f64")
-  const { phase: decode, tensors } = decodePhase(config, parameters, fuse)
+  const { phase: decode, tensors } = decodePhase(config, parameters, precision, fuse)
 
   const pass = () => {
-    const g = new Graph()
+    const g = new Graph(precision)
     const { losses } = lossOf(g, config, parameters, tokens, targets, 1 / (B * T * accumulation))
     const mean: Call = { kernel: "mean_forward", args: [loss, losses, B * T] }
     return { g, calls: [...g.forward(), mean] }
@@ -96,18 +119,23 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
     { name: "forward", calls: training[0] },
     { name: "backward", calls: training[1] },
     { name: "gradient_norm", calls: names.map((n, i) => squaredNorm(squares, i, gradients[n]!)) },
-    { name: "update", calls: updateCalls(config, options.adamw, parameters, gradients, m, v) },
+    {
+      name: "update",
+      calls: updateCalls(config, options, { parameters, masters, gradients, m, v }),
+    },
     { name: "evaluate", calls: evaluation },
     decode,
   ]
-  const stacks = [parameters, gradients, m, v].flatMap((tensors) => Object.values(tensors))
+  const stacks = [parameters, masters ?? {}, gradients, m, v].flatMap((s) => Object.values(s))
   const always = [tokens, targets, loss, squares, ...Object.values(tensors), ...stacks]
-  const title = `${describeConfig(config)}; B ${B}, T ${T}`
+  const title = `${describeConfig(config)}; B ${B}, T ${T}; ${precision}`
   return {
     title,
+    precision,
     phases,
     always,
     parameters,
+    masters,
     gradients,
     m,
     v,
@@ -124,12 +152,12 @@ export interface DecodeProgram extends ProgramSource, DecodeTensors {
 }
 
 /** One phase, decode(): one token in, the next one's logits out. */
-export function decodeProgram(config: Config): DecodeProgram {
-  const parameters = parameterTensors(config, "", "parameter")
-  const { phase, tensors } = decodePhase(config, parameters, true)
+export function decodeProgram(config: Config, precision: Precision = "fp32"): DecodeProgram {
+  const parameters = weightTensors(config, precision)
+  const { phase, tensors } = decodePhase(config, parameters, precision, true)
   const always = [...Object.values(tensors), ...Object.values(parameters)]
-  const title = `${describeConfig(config)}; one token at a time`
-  return { title, phases: [phase], always, parameters, ...tensors }
+  const title = `${describeConfig(config)}; one token at a time; ${precision}`
+  return { title, precision, phases: [phase], always, parameters, ...tensors }
 }
 
 function lossOf(
@@ -145,23 +173,25 @@ function lossOf(
   return { losses: g.run(ops.classifier(g, "losses", [logits, targets], config.V, scale)) }
 }
 
-function decodePhase(config: Config, parameters: Parameters, fuse: boolean) {
+function decodePhase(config: Config, parameters: Parameters, precision: Precision, fuse: boolean) {
   const { C, L, Vp, NH, maxT } = config
-  const g = new Graph()
+  const g = new Graph(precision)
   const token = pinned("token", [1, 1], "i32")
   const position = pinned("position", [1], "i32")
   const caches = Array.from({ length: L }, (_, l) => ({
-    k: g.tensor(`h${l}.kcache`, [maxT, C], "cache"),
-    v: g.tensor(`h${l}.vcache`, [maxT, C], "cache"),
+    k: g.cache(`h${l}.kcache`, [maxT, C]),
+    v: g.cache(`h${l}.vcache`, [maxT, C]),
   }))
   const attend = (l: number, name: string, qkv: Tensor) =>
     ops.attentionDecode(g, name, [caches[l]!.k, caches[l]!.v, qkv, position], NH)
   const made = forward(g, parameters, config, token, position, attend)
   const logits = pinned("next_logits", [1, 1, Vp], "f32")
+  const result = precision === "bf16" ? made : logits // in f32 it is what the phase makes
   const calls = g.forward().map((call) => ({
     ...call,
-    args: call.args.map((arg) => (arg === made ? logits : arg)), // read after the phase
+    args: call.args.map((arg) => (arg === made ? result : arg)),
   }))
+  if (precision === "bf16") calls.push({ kernel: "bf16_widen", args: [logits, made, Vp] })
   const phase: Phase = { name: "decode", calls: fuse ? fusePairs(calls) : calls }
   return { phase, tensors: { token, position, logits } }
 }
@@ -171,25 +201,30 @@ function squaredNorm(squares: Tensor, i: number, gradient: Tensor): Call {
   return { kernel: "squared_norm", args: [own, gradient, elements(gradient)] }
 }
 
+type UpdateTensors = Pick<TrainingProgram, "parameters" | "masters" | "gradients" | "m" | "v">
+
 function updateCalls(
   config: Config,
-  { beta1, beta2, eps, weightDecay }: AdamW,
-  parameters: Parameters,
-  gradients: Parameters,
-  m: Parameters,
-  v: Parameters,
+  { adamw, precision, bf16 }: TrainingOptions,
+  { parameters, masters, gradients, m, v }: UpdateTensors,
 ): Call[] {
+  const { beta1, beta2, eps, weightDecay } = adamw
   const runtime = (name: string, type: Runtime["type"]): Runtime => ({ runtime: name, type })
   const [lr, scale, step] = [
     runtime("lr", "float"),
     runtime("grad_scale", "float"),
     runtime("step", "int"),
   ]
-  return parameterTable(config).map(({ name, decay }) => {
-    const tensors = [parameters[name]!, m[name]!, v[name]!, gradients[name]!]
+  return parameterTable(config).map(({ name, decay }, stream) => {
+    const [parameter, master] = [parameters[name]!, masters?.[name] ?? null]
+    const state = [m[name]!, v[name]!, gradients[name]!]
     const decayed = decay ? weightDecay : 0
-    const numbers = [lr, beta1, beta2, eps, decayed, scale, step]
-    return { kernel: "adamw_update", args: [...tensors, elements(tensors[0]!), ...numbers] }
+    const numbers = [elements(parameter), lr, beta1, beta2, eps, decayed, scale, step]
+    if (precision !== "bf16") {
+      return { kernel: "adamw_update", args: [parameter, ...state, ...numbers] }
+    }
+    const rounding = [bf16?.stochastic ? 1 : 0, bf16?.seed ?? 0, stream]
+    return { kernel: "adamw_update", args: [parameter, master, ...state, ...numbers, ...rounding] }
   })
 }
 

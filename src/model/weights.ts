@@ -1,10 +1,12 @@
 // Parameters between the arena and llm.c's model files.
 
 import { loadModel, type NamedTensor, writeModel } from "../formats/model.ts"
+import type { Kernels } from "../native/library.ts"
 import type { Program } from "../program/link.ts"
-import { elements } from "../program/tensor.ts"
+import { BYTES, elements } from "../program/tensor.ts"
 import type { Config } from "./config.ts"
-import { type Parameters, parameterTable } from "./gpt2.ts"
+import { type F32Parameters, type Parameters, parameterTable } from "./gpt2.ts"
+import type { TrainingProgram } from "./program.ts"
 
 const PIECE = 2 ** 28 // numbers: a view may have 4 GiB, and a stack of layers may be larger
 
@@ -12,21 +14,52 @@ function views(program: Program, parameters: Parameters, config: Config): NamedT
   return parameterTable(config).flatMap(({ name }) => {
     const tensor = parameters[name]!
     const count = elements(tensor)
+    const size = BYTES[tensor.dtype]
+    const Numbers = tensor.dtype === "bf16" ? Uint16Array : Float32Array
     return Array.from({ length: Math.ceil(count / PIECE) }, (_, i) => {
-      const bytes = program.bytes(tensor, 4 * PIECE * i, 4 * Math.min(PIECE, count - PIECE * i))
-      return { name, data: new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4) }
+      const bytes = program.bytes(
+        tensor,
+        size * PIECE * i,
+        size * Math.min(PIECE, count - PIECE * i),
+      )
+      const { buffer, byteOffset, length } = bytes
+      return { name, data: new Numbers(buffer as ArrayBuffer, byteOffset, length / size) }
     })
   })
 }
 
-/** Fills the parameters from a file, whose shape must be the config's. */
+export type Weights = Pick<TrainingProgram, "parameters" | "masters" | "precision">
+
+/** The weights in f32: the parameters, or their masters; undefined where they are bf16 alone. */
+export function wideWeights({ parameters, masters, precision }: Weights) {
+  return precision === "fp32" ? (parameters as F32Parameters) : masters
+}
+
+/** Makes parameters in bf16 the rounded `weights`; those in f32 are the weights themselves. */
+export function roundWeights(
+  program: Program,
+  { parameters, precision }: Weights,
+  weights: F32Parameters,
+  kernels: Kernels,
+): void {
+  if (precision === "fp32") return
+  for (const [name, tensor] of Object.entries(parameters)) {
+    const addresses = [program.address(tensor), program.address(weights[name]!)]
+    kernels.call("bf16_round", ...addresses, elements(tensor))
+  }
+}
+
+/** Fills the parameters, and their masters, from a file, whose shape must be the config's. */
 export function loadWeights(
   path: string,
   program: Program,
-  parameters: Parameters,
+  source: Weights,
   config: Config,
-) {
-  loadModel(path, views(program, parameters, config))
+  kernels: Kernels,
+): void {
+  const wide = wideWeights(source)
+  loadModel(path, views(program, wide ?? source.parameters, config))
+  if (wide) roundWeights(program, source, wide, kernels)
 }
 
 export function saveWeights(
@@ -34,6 +67,6 @@ export function saveWeights(
   program: Program,
   parameters: Parameters,
   config: Config,
-) {
+): void {
   writeModel(path, config, views(program, parameters, config))
 }

@@ -1,15 +1,28 @@
 // --device and --threads: which kernels a run uses.
 
 import { UserError } from "../errors.ts"
+import type { Precision } from "./contract.ts"
 import { usableCores } from "./cpu.ts"
 import { bestCpuLibrary, Kernels, libraries } from "./library.ts"
 
 export const DEVICES = ["auto", "cpu", "cuda", "reference"] as const
 export type Device = (typeof DEVICES)[number]
 
+// What a CPU must have for products in bf16.
+const BF16_INSTRUCTIONS = process.arch === "arm64" ? "BFDOT" : "AVX512-BF16 or AMX-BF16"
+
 /** Opens the kernels and sets the threads (0: all cores that this process may use). */
-export async function openDevice(device: Device, threads: number): Promise<Kernels> {
+export async function openDevice(
+  device: Device,
+  threads: number,
+  precision: Precision = "fp32",
+): Promise<Kernels> {
   const kernels = await openLibrary(device)
+  if (!kernels.precisions.includes(precision)) {
+    throw new UserError(
+      `--precision ${precision}: this CPU has no instructions for it, ${BF16_INSTRUCTIONS} (try --precision fp32, or --device reference, which is slow)`,
+    )
+  }
   const wanted = threads === 0 ? usableCores() : threads
   if (kernels.name === "reference" && threads > 1) {
     throw new UserError(

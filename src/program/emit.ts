@@ -2,11 +2,18 @@
 // offset, the tensor's name and its shape beside each argument.
 
 import { assert } from "../errors.ts"
-import type { Contract, CType, Parameter, Signature } from "../native/contract.ts"
+import {
+  type Contract,
+  type CType,
+  kernelOf,
+  type Parameter,
+  type Precision,
+  type Signature,
+} from "../native/contract.ts"
 import { describe, type MemoryPlan, offsetOf } from "./plan.ts"
 import { type Arg, type Call, elements, isTensor, type Phase, type Tensor } from "./tensor.ts"
 
-const DTYPE_POINTER = { f32: "F", f64: "D", i32: "I" } as const
+const DTYPE_POINTER = { f32: "F", bf16: "H", f64: "D", i32: "I" } as const
 
 export interface Emitted {
   source: string
@@ -14,25 +21,30 @@ export interface Emitted {
   signatures: Signature[]
 }
 
-/** The C file for the phases. `title` goes into its head comment. */
+/** The C file for the phases, whose kernels are of the kind for `precision`. `title` goes into its
+ * head comment. */
 export function emit(
   title: string,
   phases: Phase[],
   plan: MemoryPlan,
   contract: Contract,
+  precision: Precision,
 ): Emitted {
   const offsets = new Map(plan.placements.map(({ tensor, offset }) => [tensor, offset]))
   const signatures = phases.map(phaseSignature)
   const functions = phases.map((phase, i) => {
     const head = `int ${phase.name}(${signatures[i]!.parameters.map(declare).join(", ")})`
-    const calls = phase.calls.map((call) => emitCall(call, offsets, contract))
+    const calls = phase.calls.map((call) => {
+      return emitCall(call, kernelOf(contract, call.kernel, precision), offsets)
+    })
     return `${head} {\n${calls.join("")}  return 0;\n}\n`
   })
   const source = [
     `/* ${title}\n * Every tensor's place in the arena was planned beforehand. */`,
-    '#include "llm.h"\n',
+    precision === "bf16" ? '#define LLM_BF16\n#include "llm.h"\n' : '#include "llm.h"\n',
     `#define ARENA_BYTES ${plan.peak}LL\n`,
     "#define F(offset) ((float *)(arena + (offset)))",
+    "#define H(offset) ((bf16 *)(arena + (offset)))",
     "#define D(offset) ((double *)(arena + (offset)))",
     "#define I(offset) ((int *)(arena + (offset)))\n",
     emitTable(plan),
@@ -69,10 +81,11 @@ function declare({ name, type }: Parameter): string {
 
 const isRuntime = (arg: Arg) => typeof arg === "object" && arg !== null && "runtime" in arg
 
-function emitCall({ kernel, args }: Call, offsets: Map<Tensor, number>, contract: Contract) {
-  const signature = contract.get(kernel)
-  assert(signature, `llm.h has no ${kernel}`)
-  const { parameters } = signature
+function emitCall(
+  { args }: Call,
+  { name: kernel, parameters }: Signature,
+  offsets: Map<Tensor, number>,
+) {
   assert(parameters.length === args.length, `${kernel} takes ${parameters.length} arguments`)
   const pointers: string[] = []
   const scalars: string[] = []
@@ -114,7 +127,9 @@ function literal(what: string, type: CType, value: number): string {
     const digits = /[.e]/.test(`${value}`) ? `${value}` : `${value}.0`
     return type === "f32" ? `${digits}f` : digits
   }
-  const limit = type === "i64" ? Number.MAX_SAFE_INTEGER : 2 ** 31 - 1
+  const limit = { i64: Number.MAX_SAFE_INTEGER, u32: 2 ** 32 - 1, i32: 2 ** 31 - 1, pointer: 0 }[
+    type
+  ]
   assert(Number.isInteger(value) && Math.abs(value) <= limit, `${what} = ${value}`)
-  return type === "i64" ? `${value}LL` : `${value}`
+  return `${value}${{ i64: "LL", u32: "u", i32: "", pointer: "" }[type]}`
 }

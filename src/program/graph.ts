@@ -2,6 +2,7 @@
 // backward pass. Where several ops use a tensor its gradients meet and are added up.
 
 import { assert } from "../errors.ts"
+import type { Precision } from "../native/contract.ts"
 import type { Op } from "./ops.ts"
 import type { Arg, Call, DType, Role, Runtime, Tensor } from "./tensor.ts"
 import { elements, owner } from "./tensor.ts"
@@ -19,6 +20,8 @@ export interface Target {
 export class Graph {
   private readonly ops: Op[] = []
 
+  constructor(private readonly precision: Precision = "fp32") {}
+
   /** Records an op; returns its result. */
   run(op: Op): Tensor {
     this.ops.push(op)
@@ -29,7 +32,18 @@ export class Graph {
     return { name, shape, role, dtype }
   }
 
+  /** What flows from op to op, in the graph's precision. */
   activation(name: string, shape: number[]): Tensor {
+    return this.tensor(name, shape, "activation", this.precision === "bf16" ? "bf16" : "f32")
+  }
+
+  /** What a phase keeps from one call to the next. */
+  cache(name: string, shape: number[]): Tensor {
+    return { ...this.activation(name, shape), role: "cache" }
+  }
+
+  /** What an op saves for its backward pass in f32, as it comes from sums. */
+  statistic(name: string, shape: number[]): Tensor {
     return this.tensor(name, shape, "activation")
   }
 

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { assert } from "../errors.ts"
 import { cacheDir } from "../native/assets.ts"
 import { compile, referenceSources } from "../native/compile.ts"
-import type { Signature } from "../native/contract.ts"
+import type { Precision, Signature } from "../native/contract.ts"
 import { checkArguments, type NativeFunctions } from "../native/functions.ts"
 import { contract, type Kernels } from "../native/library.ts"
 import { allocate, type NativeMemory } from "../native/memory.ts"
@@ -15,13 +15,15 @@ import { BYTES, elements, type Phase, type Tensor } from "./tensor.ts"
 
 export interface ProgramSource {
   title: string
+  /** Of weights and activations. */
+  precision: Precision
   phases: Phase[]
   /** Tensors that live through the whole run, used by a phase or not, in their order of placement. */
   always: Tensor[]
 }
 
-const VIEWS = { f32: Float32Array, f64: Float64Array, i32: Int32Array } as const
-type Views = { f32: Float32Array; f64: Float64Array; i32: Int32Array }
+const VIEWS = { f32: Float32Array, bf16: Uint16Array, f64: Float64Array, i32: Int32Array } as const
+type Views = { f32: Float32Array; bf16: Uint16Array; f64: Float64Array; i32: Int32Array }
 
 export class Program {
   private readonly offsets: Map<Tensor, number>
@@ -39,6 +41,10 @@ export class Program {
 
   /** Plans, emits, compiles, links, and reserves the arena. */
   static async link(source: ProgramSource, kernels: Kernels): Promise<Program> {
+    assert(
+      kernels.precisions.includes(source.precision),
+      `${kernels.name} has no kernels in ${source.precision}`,
+    )
     const { plan, emitted } = await emitProgram(source)
     const file = join(await cacheDir(), `step-${process.pid}-${linked++}.c`)
     writeFileSync(file, emitted.source)
@@ -90,7 +96,7 @@ export class Program {
 let linked = 0
 
 /** The plan and the C file, without running anything. */
-export async function emitProgram({ title, phases, always }: ProgramSource) {
+export async function emitProgram({ title, precision, phases, always }: ProgramSource) {
   const plan = planMemory(phases, always)
-  return { plan, emitted: emit(title, phases, plan, await contract()) }
+  return { plan, emitted: emit(title, phases, plan, await contract(), precision) }
 }

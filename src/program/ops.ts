@@ -54,8 +54,8 @@ export function layernorm(
 ): Op {
   const [N, C] = matrix(inp)
   const out = g.activation(name, inp.shape)
-  const mean = g.activation(`${name}.mean`, [N])
-  const rstd = g.activation(`${name}.rstd`, [N])
+  const mean = g.statistic(`${name}.mean`, [N])
+  const rstd = g.statistic(`${name}.rstd`, [N])
   return {
     forward: [
       {
@@ -144,7 +144,7 @@ export function attention(g: Graph, name: string, [qkv]: [Tensor], NH: number): 
   const [B, T, C3] = qkv.shape as [number, number, number]
   const C = C3 / 3
   const out = g.activation(name, [B, T, C])
-  const lse = g.activation(`${name}.lse`, [B, NH, T])
+  const lse = g.statistic(`${name}.lse`, [B, NH, T])
   return {
     forward: [{ kernel: "attention_forward", args: [out, lse, qkv, B, T, C, NH] }],
     out,
@@ -180,7 +180,7 @@ export function classifier(
   scale: number,
 ): Op {
   const [N, Vp] = matrix(logits)
-  const out = g.activation(name, targets.shape)
+  const out = g.statistic(name, targets.shape)
   return {
     forward: [{ kernel: "classifier_forward", args: [out, logits, targets, N, V, Vp] }],
     out,

@@ -72,7 +72,7 @@ describe.skipIf(reason !== undefined)(`in a root with nothing but glibc${title}`
       const small = ["--sample-every", "0", "--device", "reference"]
       const { code, stdout, stderr } = await inRoot(...step, ...small)
       expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
-      expect(stdout).toMatch(/^kernels {5}reference, 1 thread$/m)
+      expect(stdout).toMatch(/^kernels {5}reference, 1 thread, fp32$/m)
       expect(stdout).toMatch(/^step 0\/1 {2}loss 10\.\d+/m)
     },
     TIMEOUT_MS,

@@ -24,7 +24,7 @@ async function train(kernels: Kernels, threads: number) {
   expect(kernels.call("llm_threads", threads)).toBe(threads)
   const run = await Run.link(kernels, CONFIG, { B, T, accumulation: ACCUMULATION })
   const { parameters, m, v, gradients, token, logits, loss } = run.source
-  initialize(run.program, parameters, CONFIG, kernels, 42)
+  initialize(run.program, run.source, CONFIG, kernels, 42)
   const steps = Array.from({ length: STEPS }, (_, i) => run.step(batches, i + 1, 1e-2))
   run.program.run("evaluate")
   const evaluated = run.f32(loss)[0]!

@@ -13,7 +13,7 @@ for (const { title, kernels } of await openLibraries()) {
       test.skipIf(!kernels)(`a new model of V ${V}, C ${C} has PyTorch's weights`, async () => {
         const run = await Run.link(kernels!, config, { B: 1, T: 1 })
         const { parameters } = run.source
-        initialize(run.program, parameters, config, kernels!, seed)
+        initialize(run.program, run.source, config, kernels!, seed)
 
         const starts = Object.keys(first).map((name) => [
           name,

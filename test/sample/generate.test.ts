@@ -19,7 +19,7 @@ const program = await Program.link(tensors, kernels)
 afterAll(() => program.free())
 kernels.call("llm_threads", 1) // so small a model on several threads only waits for them
 poison(program)
-initialize(program, tensors.parameters, CONFIG, kernels, 42)
+initialize(program, tensors, CONFIG, kernels, 42)
 // Ten times as far apart as at the start of a training: what came before then decides.
 for (const name of ["wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw"]) {
   const weights = program.view(tensors.parameters[name] as typeof tensors.logits)

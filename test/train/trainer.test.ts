@@ -62,7 +62,7 @@ async function train(settings: Settings = {}) {
   const { B = 2, T = 8, accumulation = 1, seed = 42 } = given
   const tensors = trainingProgram(CONFIG, { B, T, accumulation, adamw: ADAMW })
   const program = await Program.link(tensors, kernels)
-  initialize(program, tensors.parameters, CONFIG, kernels, 1)
+  initialize(program, tensors, CONFIG, kernels, 1)
   const shape = { B, T, vocabulary: CONFIG.V, seed }
   const data = {
     name: "tokens",
