@@ -9,7 +9,9 @@ import { basename, join } from "node:path"
 import { assert, UserError } from "../errors.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
-export const NATIVE_BUILD_DIR = join(ROOT, "build", "native")
+// By architecture: a checkout may serve two machines, or one and another that is emulated on it.
+const BUILD_DIR = join(ROOT, "build", process.arch)
+export const NATIVE_BUILD_DIR = join(BUILD_DIR, "native")
 
 const embedded = Bun.embeddedFiles as (Blob & { name: string })[]
 const isCompiled = embedded.length > 0
@@ -90,7 +92,7 @@ export function cacheDir(): Promise<string> {
 }
 
 async function makeCacheDir(): Promise<string> {
-  const dir = isCompiled ? join(cacheRoot(), await contentHash()) : join(ROOT, "build", "cache")
+  const dir = isCompiled ? join(cacheRoot(), await contentHash()) : join(BUILD_DIR, "cache")
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 })
   } catch (error) {

@@ -10,11 +10,10 @@ import { assetNames, assetPaths, cacheDir, readAsset, unpack } from "./assets.ts
 import type { Signature } from "./contract.ts"
 import { ffiSymbols, type NativeFunctions } from "./functions.ts"
 
-const LIBRARY_FOLDERS = [
-  "/lib/x86_64-linux-gnu",
-  "/usr/lib/x86_64-linux-gnu",
-  "/lib/aarch64-linux-gnu",
-].concat("/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
+const TRIPLET = process.arch === "arm64" ? "aarch64-linux-gnu" : "x86_64-linux-gnu" // Debian's
+const LIBRARY_FOLDERS = [`/lib/${TRIPLET}`, `/usr/lib/${TRIPLET}`]
+  .concat("/lib64", "/usr/lib64", "/lib", "/usr/lib")
+  .concat(`/usr/${TRIPLET}/lib`) // of another architecture, which is emulated
 
 /** A folder with libm.so and libc.so. */
 async function linkFolder(): Promise<string> {
