@@ -17,8 +17,8 @@ import {
 import { basename, dirname, join } from "node:path"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
 import { bf16Source } from "../native/compile.ts"
-import type { InstructionSet } from "../native/cpu.ts"
-import { BF16_LIBRARIES, CPU_LIBRARIES, libraryFile } from "../native/library.ts"
+import { INSTRUCTION_SETS, type InstructionSet } from "../native/cpu.ts"
+import { BF16_LIBRARIES, libraryFile } from "../native/library.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
 const SOURCES = join(ROOT, "c", "cpu")
@@ -28,10 +28,14 @@ const ARCHITECTURE: Record<InstructionSet, string[]> = {
   "x86-64-v3": ["-march=x86-64-v3"],
   "x86-64-v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
   "x86-64-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"],
+  // The scheduler would load all of a step's numbers first: the microkernel's sums would spill.
+  arm64: ["-march=armv8-a", "-fno-schedule-insns"],
+  "arm64-bf16": ["-march=armv8.2-a+bf16", "-fno-schedule-insns"],
 }
 /** AVX-512's vectors and bf16's products in terms of AVX2: slow, for the tests alone, which thus run
  * the code of instruction sets that this machine may lack. It is not part of the executable. */
 export const EMULATED_BF16 = join(NATIVE_BUILD_DIR, "emulated", "libllm-emulated-bf16.so")
+const IS_X64 = process.arch === "x64"
 const EMULATION = ["-march=x86-64-v3", "-DLLM_LANES_16", "-Wno-psabi", "-Wl,-rpath,$ORIGIN/.."]
 
 // errno and traps cost speed and nobody reads them; everything that could hide a NaN stays off.
@@ -48,7 +52,7 @@ export function findCompiler(): string | undefined {
 /** Builds what is missing or older than its sources. Returns what to tell the user when there is
  * nothing to build with. */
 export async function buildNative(log: (line: string) => void): Promise<{ warning?: string }> {
-  if (process.arch !== "x64") return { warning: `no kernel libraries for ${process.arch} yet` }
+  if (INSTRUCTION_SETS.length === 0) return { warning: `no kernel libraries for ${process.arch}` }
   if (isFresh()) return {}
   const compiler = findCompiler()
   if (!compiler) {
@@ -56,14 +60,13 @@ export async function buildNative(log: (line: string) => void): Promise<{ warnin
     return { warning: `${what} (install gcc, on Debian: apt install build-essential; build again)` }
   }
   writeBf16Sources()
-  log(`${compiler}: c/cpu → ${CPU_LIBRARIES.map(libraryFile).join(", ")}`)
-  await Promise.all([
-    ...CPU_LIBRARIES.map((name) => {
-      const path = join(NATIVE_BUILD_DIR, libraryFile(name))
-      return compileLibrary(compiler, path, ARCHITECTURE[name], BF16_LIBRARIES.includes(name))
-    }),
-    compileLibrary(compiler, EMULATED_BF16, EMULATION, true),
-  ])
+  log(`${compiler}: c/cpu → ${INSTRUCTION_SETS.map(libraryFile).join(", ")}`)
+  const libraries = INSTRUCTION_SETS.map((name) => {
+    const path = join(NATIVE_BUILD_DIR, libraryFile(name))
+    return compileLibrary(compiler, path, ARCHITECTURE[name], BF16_LIBRARIES.includes(name))
+  })
+  if (IS_X64) libraries.push(compileLibrary(compiler, EMULATED_BF16, EMULATION, true))
+  await Promise.all(libraries)
   copyOpenMP(compiler)
   return {}
 }
@@ -85,8 +88,8 @@ function sourceFiles(): string[] {
 }
 
 function isFresh(): boolean {
-  const libraries = CPU_LIBRARIES.map((name) => join(NATIVE_BUILD_DIR, libraryFile(name)))
-  const products = [...libraries, EMULATED_BF16]
+  const libraries = INSTRUCTION_SETS.map((name) => join(NATIVE_BUILD_DIR, libraryFile(name)))
+  const products = [...libraries, ...(IS_X64 ? [EMULATED_BF16] : [])]
   if (!products.every(existsSync)) return false
   const inputs = [...sourceFiles(), CONTRACT, import.meta.path]
   const newest = Math.max(...inputs.map((path) => statSync(path).mtimeMs))

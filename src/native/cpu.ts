@@ -1,11 +1,21 @@
-// What this machine is: its instruction sets by CPUID, and the cores that this process may use.
+// What this machine is: its instruction sets, by CPUID or the system's AT_HWCAP2, and the cores that
+// this process may use.
 
 import { cc } from "bun:ffi"
 import { readFileSync } from "node:fs"
 import { availableParallelism, cpus, totalmem } from "node:os"
 import { cacheDir, unpack } from "./assets.ts"
+import { libc } from "./libc.ts"
 
-export type InstructionSet = "x86-64-v3" | "x86-64-v4" | "x86-64-v4-bf16"
+const LEVELS = {
+  x64: ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"],
+  arm64: ["arm64", "arm64-bf16"],
+} as const
+export type InstructionSet = (typeof LEVELS)[keyof typeof LEVELS][number]
+
+/** What the kernels are compiled for on this architecture, weakest first. */
+export const INSTRUCTION_SETS: readonly InstructionSet[] =
+  process.arch in LEVELS ? LEVELS[process.arch as keyof typeof LEVELS] : []
 
 // CPUID leaf 7 and 1 name the features, XGETBV whether the system saves the wide registers.
 // Lists as in the x86-64 psABI's micro-architecture levels, of the features that the kernels use.
@@ -28,18 +38,28 @@ int level(void) {
     && (r7[1] >> 28 & 1) && (r7[1] >> 30 & 1) && (r7[1] >> 31 & 1); /* cd bw vl */
   return v4 && r0[0] >= 7 && r7[0] >= 1 && (r71[0] >> 5 & 1) ? 3 : v4 ? 2 : v3 ? 1 : 0; /* bf16 */
 }`
-const LEVELS: InstructionSet[] = ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"]
 
 /** The instruction sets that this CPU and system run, weakest first. */
-export async function instructionSets(): Promise<InstructionSet[]> {
-  if (process.arch !== "x64") return []
+export async function instructionSets(): Promise<readonly InstructionSet[]> {
+  return INSTRUCTION_SETS.slice(0, process.arch === "arm64" ? arm64Level() : await x64Level())
+}
+
+async function x64Level(): Promise<number> {
   const path = unpack(await cacheDir(), "cpuid.c", new TextEncoder().encode(PROBE))
   const { symbols } = cc({
     source: path,
     flags: ["-nostdlib"],
     symbols: { level: { args: [], returns: "i32" } },
   })
-  return LEVELS.slice(0, symbols.level())
+  return symbols.level()
+}
+
+const AT_HWCAP2 = 26n
+const HWCAP2_BF16 = 1n << 14n
+
+/** Every arm64 CPU that runs Linux has NEON; FEAT_BF16 is an extension from Armv8.2 on. */
+function arm64Level(): number {
+  return libc().getauxval(AT_HWCAP2) & HWCAP2_BF16 ? 2 : 1
 }
 
 /** The CPU's name as the system gives it. */

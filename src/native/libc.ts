@@ -14,6 +14,7 @@ function open() {
     mmap: { args: ["u64", "u64", "i32", "i32", "i32", "i64"], returns: "i64" },
     munmap: { args: ["u64", "u64"], returns: "i32" },
     madvise: { args: ["u64", "u64", "i32"], returns: "i32" },
+    getauxval: { args: ["u64"], returns: "u64" },
     setenv: { args: ["cstring", "cstring", "i32"], returns: "i32" },
   }).symbols
 }

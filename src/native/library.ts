@@ -5,14 +5,13 @@ import { assert, UserError } from "../errors.ts"
 import { assetNames, assetPaths, readAsset } from "./assets.ts"
 import { compile, referenceSources } from "./compile.ts"
 import { type Contract, isBf16, type Precision, parseContract } from "./contract.ts"
-import { type InstructionSet, instructionSets } from "./cpu.ts"
+import { INSTRUCTION_SETS, type InstructionSet, instructionSets } from "./cpu.ts"
 import { checkArguments, ffiSymbols, type NativeFunctions } from "./functions.ts"
 import { setDefaultVariable } from "./libc.ts"
 
 export type LibraryName = "reference" | InstructionSet
-export const CPU_LIBRARIES: InstructionSet[] = ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"]
 /** Those with kernels in bf16. */
-export const BF16_LIBRARIES: LibraryName[] = ["reference", "x86-64-v4-bf16"]
+export const BF16_LIBRARIES: LibraryName[] = ["reference", "x86-64-v4-bf16", "arm64-bf16"]
 export const libraryFile = (name: InstructionSet) => `libllm-${name}.so`
 const OPENMP_FILE = "libgomp.so.1"
 
@@ -77,7 +76,7 @@ export async function libraries(): Promise<{ name: LibraryName; reason?: string 
   const built = assetNames()
   return [
     { name: "reference" },
-    ...CPU_LIBRARIES.map((name) => {
+    ...INSTRUCTION_SETS.map((name) => {
       if (!built.includes(libraryFile(name))) {
         return {
           name,
