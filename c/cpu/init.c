@@ -1,6 +1,6 @@
 /* The weights of a new model: the reference's numbers, bit for bit (it says where each comes from).
  * The generator is sequential, but it makes 624 words at once, in loops that become vectors; the
- * transform to normal numbers runs eight pairs in a vector and its groups in parallel. */
+ * transform to normal numbers runs up to eight pairs in a vector and its groups in parallel. */
 #include <math.h>
 
 #include "simd.h"
@@ -10,87 +10,95 @@
 #define GROUP 16 // numbers that are made normal together: u1 in the first half, u2 in the second
 #define BLOCK (4096 * GROUP) // numbers between one parallel loop and the next: they stay in cache
 
-// Eight on every machine, as a group has eight pairs.
-typedef float vec8 __attribute__((vector_size(32), may_alias));
-typedef float vec8_anywhere __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int veci8 __attribute__((vector_size(32), may_alias));
+#define PAIRS (LANES < 8 ? LANES : 8) // of numbers, in a vector: a group has eight
 
-INLINE vec8 splat8(float x) { return (vec8){x, x, x, x, x, x, x, x}; }
+typedef float vecp __attribute__((vector_size(4 * PAIRS), may_alias));
+typedef float vecp_anywhere __attribute__((vector_size(4 * PAIRS), aligned(4), may_alias));
+typedef int vecip __attribute__((vector_size(4 * PAIRS), may_alias));
+
+INLINE vecp splatp(float x) { return x - (vecp){0}; }
 
 // Written out, as the roundings must not depend on what a compiler fuses.
-INLINE vec8 fused(vec8 a, vec8 b, vec8 c) {
+INLINE vecp fused(vecp a, vecp b, vecp c) {
 #if AVX512 || AVX2
-    return (vec8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+    return (vecp)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined __ARM_NEON
+    return (vecp)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
-    for (int i = 0; i < 8; i++) c[i] = fmaf(a[i], b[i], c[i]);
+    for (int i = 0; i < PAIRS; i++) c[i] = fmaf(a[i], b[i], c[i]);
     return c;
 #endif
 }
 
-INLINE vec8 root(vec8 a) {
+INLINE vecp root(vecp a) {
 #if AVX512 || AVX2
-    return (vec8)_mm256_sqrt_ps((__m256)a);
+    return (vecp)_mm256_sqrt_ps((__m256)a);
+#elif defined __ARM_NEON
+    return (vecp)vsqrtq_f32((float32x4_t)a);
 #else
-    for (int i = 0; i < 8; i++) a[i] = sqrtf(a[i]);
+    for (int i = 0; i < PAIRS; i++) a[i] = sqrtf(a[i]);
     return a;
 #endif
 }
 
-INLINE vec8 choose(veci8 which, vec8 yes, vec8 no) {
-    return (vec8)((which & (veci8)yes) | (~which & (veci8)no));
+INLINE vecp choose(vecip which, vecp yes, vecp no) {
+    return (vecp)((which & (vecip)yes) | (~which & (vecip)no));
 }
 
-INLINE vec8 log_unit(vec8 x) {
-    veci8 bits = (veci8)x;
-    vec8 half = (vec8)((bits & 0x7fffff) | 0x3f000000);
-    veci8 low = half < 0.707106781186547524f; // -1 where true
-    vec8 e = __builtin_convertvector((bits >> 23) - 126 + low, vec8);
-    vec8 m = half - 1.0f + (vec8)(low & (veci8)half);
-    vec8 square = m * m;
-    vec8 p = splat8(7.0376836292e-2f);
-    p = fused(p, m, splat8(-1.1514610310e-1f));
-    p = fused(p, m, splat8(1.1676998740e-1f));
-    p = fused(p, m, splat8(-1.2420140846e-1f));
-    p = fused(p, m, splat8(1.4249322787e-1f));
-    p = fused(p, m, splat8(-1.6668057665e-1f));
-    p = fused(p, m, splat8(2.0000714765e-1f));
-    p = fused(p, m, splat8(-2.4999993993e-1f));
-    p = fused(p, m, splat8(3.3333331174e-1f));
+INLINE vecp log_unit(vecp x) {
+    vecip bits = (vecip)x;
+    vecp half = (vecp)((bits & 0x7fffff) | 0x3f000000);
+    vecip low = half < 0.707106781186547524f; // -1 where true
+    vecp e = __builtin_convertvector((bits >> 23) - 126 + low, vecp);
+    vecp m = half - 1.0f + (vecp)(low & (vecip)half);
+    vecp square = m * m;
+    vecp p = splatp(7.0376836292e-2f);
+    p = fused(p, m, splatp(-1.1514610310e-1f));
+    p = fused(p, m, splatp(1.1676998740e-1f));
+    p = fused(p, m, splatp(-1.2420140846e-1f));
+    p = fused(p, m, splatp(1.4249322787e-1f));
+    p = fused(p, m, splatp(-1.6668057665e-1f));
+    p = fused(p, m, splatp(2.0000714765e-1f));
+    p = fused(p, m, splatp(-2.4999993993e-1f));
+    p = fused(p, m, splatp(3.3333331174e-1f));
     p = fused(p * m, square, e * -2.12194440e-4f);
-    p = fused(square, splat8(-0.5f), p);
-    return fused(e, splat8(0.693359375f), m + p);
+    p = fused(square, splatp(-0.5f), p);
+    return fused(e, splatp(0.693359375f), m + p);
 }
 
-INLINE void sine_cosine(vec8 *sine, vec8 *cosine, vec8 x) {
-    veci8 octant = (__builtin_convertvector(x * 1.27323954473516f, veci8) + 1) & ~1;
-    vec8 turn = __builtin_convertvector(octant, vec8);
-    x = fused(turn, splat8(-0.78515625f), x);
-    x = fused(turn, splat8(-2.4187564849853515625e-4f), x);
-    x = fused(turn, splat8(-3.77489497744594108e-8f), x);
-    vec8 square = x * x;
+INLINE void sine_cosine(vecp *sine, vecp *cosine, vecp x) {
+    vecip octant = (__builtin_convertvector(x * 1.27323954473516f, vecip) + 1) & ~1;
+    vecp turn = __builtin_convertvector(octant, vecp);
+    x = fused(turn, splatp(-0.78515625f), x);
+    x = fused(turn, splatp(-2.4187564849853515625e-4f), x);
+    x = fused(turn, splatp(-3.77489497744594108e-8f), x);
+    vecp square = x * x;
 
-    vec8 c = splat8(2.443315711809948e-5f);
-    c = fused(c, square, splat8(-1.388731625493765e-3f));
-    c = fused(c, square, splat8(4.166664568298827e-2f));
+    vecp c = splatp(2.443315711809948e-5f);
+    c = fused(c, square, splatp(-1.388731625493765e-3f));
+    c = fused(c, square, splatp(4.166664568298827e-2f));
     c = fused(c * square, square, square * -0.5f) + 1.0f;
 
-    vec8 s = splat8(-1.9515295891e-4f);
-    s = fused(s, square, splat8(8.3321608736e-3f));
-    s = fused(s, square, splat8(-1.6666654611e-1f));
+    vecp s = splatp(-1.9515295891e-4f);
+    s = fused(s, square, splatp(8.3321608736e-3f));
+    s = fused(s, square, splatp(-1.6666654611e-1f));
     s = fused(s * square, x, x);
 
-    veci8 odd = (octant & 2) != 0;
-    *sine = (vec8)((veci8)choose(odd, c, s) ^ (octant << 29 & (int)0x80000000));
-    *cosine = (vec8)((veci8)choose(odd, s, c) ^ ((octant + 2) << 29 & (int)0x80000000));
+    vecip odd = (octant & 2) != 0;
+    *sine = (vecp)((vecip)choose(odd, c, s) ^ (octant << 29 & (int)0x80000000));
+    *cosine = (vecp)((vecip)choose(odd, s, c) ^ ((octant + 2) << 29 & (int)0x80000000));
 }
 
 INLINE void box_muller(float *group, float mean, float std) {
-    vec8_anywhere *u1 = (vec8_anywhere *)group, *u2 = u1 + 1;
-    vec8 radius = root(-2.0f * log_unit(1.0f - *u1));
-    vec8 sine, cosine;
-    sine_cosine(&sine, &cosine, 6.28318530717958648f * *u2);
-    *u1 = fused(radius * cosine, splat8(std), splat8(mean));
-    *u2 = fused(radius * sine, splat8(std), splat8(mean));
+    for (int i = 0; i < GROUP / 2; i += PAIRS) {
+        vecp_anywhere *u1 = (vecp_anywhere *)(group + i);
+        vecp_anywhere *u2 = (vecp_anywhere *)(group + i + GROUP / 2);
+        vecp radius = root(-2.0f * log_unit(1.0f - *u1));
+        vecp sine, cosine;
+        sine_cosine(&sine, &cosine, 6.28318530717958648f * *u2);
+        *u1 = fused(radius * cosine, splatp(std), splatp(mean));
+        *u2 = fused(radius * sine, splatp(std), splatp(mean));
+    }
 }
 
 void rng_seed(u32 *state, u32 seed) {

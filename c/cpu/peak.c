@@ -2,23 +2,24 @@
 #include "product.h"
 #include "unit.h"
 
-// The sum has to depend on the step before, or the compiler takes the product out of the loop.
+// The product has to depend on the step before, or the compiler takes it out of the loop; a sum of
+// f32 that adds to itself, the one form NEON has, goes up and down in turn and stays normal.
 #ifdef LLM_BF16
-#define STEP(acc, x, y) multiply_add(acc, x, y)
+#define STEP(acc, x) multiply_add(acc, x, x)
 #else
-#define STEP(acc, x, y) multiply_add(y, acc, x)
+#define STEP(acc, x) multiply_add(acc, acc, x)
 #endif
 
 // As many independent chains as the microkernel keeps, so that none waits for its own last result.
 static float chains(i64 rounds) {
-    float factor = 0.999f;
-    __asm__ volatile("" : "+m"(factor)); // or the compiler folds a chain at a fixed point
-    vec acc[MR * VECTORS], x = splat(factor), y = splat(1e-3f), total = splat(0);
+    float factor = 0x1p-12f;
+    __asm__ volatile("" : "+m"(factor)); // or the compiler might do without the loop
+    vec acc[MR * VECTORS], x = splat(factor), total = splat(0);
 #pragma GCC unroll 24
-    for (int i = 0; i < MR * VECTORS; i++) acc[i] = splat(i);
-    for (i64 r = 0; r < rounds; r++)
+    for (int i = 0; i < MR * VECTORS; i++) acc[i] = splat(i + 1);
+    for (i64 r = 0; r < rounds; r++, x = -x)
 #pragma GCC unroll 24
-        for (int i = 0; i < MR * VECTORS; i++) acc[i] = STEP(acc[i], x, y);
+        for (int i = 0; i < MR * VECTORS; i++) acc[i] = STEP(acc[i], x);
 #pragma GCC unroll 24
     for (int i = 0; i < MR * VECTORS; i++) total += acc[i];
     return sum(total);

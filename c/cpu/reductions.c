@@ -6,7 +6,11 @@
 #define CHUNK 16384 // floats, at least: less is not worth a thread's attention
 
 INLINE vecd widen(const float *p) {
+#if defined __ARM_NEON // GCC 12 takes it apart
+    return (vecd)vcvt_f64_f32(vld1_f32(p));
+#else
     return __builtin_convertvector(*(const half_anywhere *)p, vecd);
+#endif
 }
 
 INLINE double chunk_sum(const float *x, i64 n, const int squared) {

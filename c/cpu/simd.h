@@ -24,7 +24,7 @@
 #define VECTORS 2 // 12 of 16
 #else
 #define LANES 4
-#define VECTORS 4
+#define VECTORS 4 // 24 of NEON's 32
 #if defined __ARM_NEON
 #include <arm_neon.h>
 #else
@@ -93,6 +93,12 @@ INLINE vec load_n_f32(const float *p, i64 left) {
     return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << left) - 1), p);
 #elif AVX2
     return (vec)_mm256_maskload_ps(p, (__m256i)(IOTA < (int)left));
+#elif defined __ARM_NEON
+    float32x2_t low = vdup_n_f32(0), high = low;
+    if (left & 2) low = vld1_f32(p);
+    if (left == 1) low = vld1_lane_f32(p, low, 0);
+    if (left == 3) high = vld1_lane_f32(p + 2, high, 0);
+    return (vec)vcombine_f32(low, high);
 #else
     vec v = splat(0);
     for (int i = 0; i < left; i++) v[i] = p[i];
@@ -120,6 +126,10 @@ INLINE void store_n_f32(float *p, vec v, i64 left) {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << left) - 1), (__m512)v);
 #elif AVX2
     _mm256_maskstore_ps(p, (__m256i)(IOTA < (int)left), (__m256)v);
+#elif defined __ARM_NEON
+    if (left & 2) vst1_f32(p, vget_low_f32((float32x4_t)v));
+    if (left == 1) vst1q_lane_f32(p, (float32x4_t)v, 0);
+    if (left == 3) vst1q_lane_f32(p + 2, (float32x4_t)v, 2);
 #else
     for (int i = 0; i < left; i++) p[i] = v[i];
 #endif
@@ -176,12 +186,14 @@ INLINE void stream_end(void) {
 #define store_n(p, v, left) BY_TYPE(store_n, p)(p, v, left)
 #define stream_n(p, v, left) BY_TYPE(stream_n, p)(p, v, left)
 
-/* b wherever either operand is NaN (x86; NEON returns NaN): keep a value that must show in b. */
+/* Where either operand is NaN: b, or NaN on NEON. So a value that must show is kept in b. */
 INLINE vec vmax(vec a, vec b) {
 #if AVX512
     return (vec)_mm512_max_ps((__m512)a, (__m512)b);
 #elif AVX2
     return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined __ARM_NEON
+    return (vec)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
 #else
     veci take = a > b;
     return (vec)((take & (veci)a) | (~take & (veci)b));
@@ -193,6 +205,8 @@ INLINE vec vmin(vec a, vec b) {
     return (vec)_mm512_min_ps((__m512)a, (__m512)b);
 #elif AVX2
     return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined __ARM_NEON
+    return (vec)vminq_f32((float32x4_t)a, (float32x4_t)b);
 #else
     veci take = a < b;
     return (vec)((take & (veci)a) | (~take & (veci)b));
@@ -218,10 +232,12 @@ INLINE vec keep_n(vec a, vec b, i64 left) {
     return (vec)((keep & (veci)a) | (~keep & (veci)b));
 }
 
-/* Over all lanes, as a fixed tree of halves. */
+/* Over all lanes, as a fixed tree. */
 INLINE float sum(vec v) {
 #if AVX512
     return _mm512_reduce_add_ps((__m512)v);
+#elif defined __ARM_NEON
+    return vaddvq_f32((float32x4_t)v);
 #else
     for (int h = LANES / 2; h; h /= 2)
         for (int i = 0; i < h; i++) v[i] += v[i + h];
@@ -232,6 +248,8 @@ INLINE float sum(vec v) {
 INLINE float max_lane(vec v) {
 #if AVX512
     return _mm512_reduce_max_ps((__m512)v);
+#elif defined __ARM_NEON
+    return vmaxvq_f32((float32x4_t)v);
 #else
     float m = v[0];
     for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
