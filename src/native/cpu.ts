@@ -64,7 +64,7 @@ function arm64Level(): number {
 
 /** The CPU's name as the system gives it. */
 export function cpuName(): string {
-  return cpus()[0]?.model.trim() || "unknown (no /proc)"
+  return cpus()[0]?.model.trim() || "unknown (/proc/cpuinfo has no model name)"
 }
 
 /** How many cores this process may use: its affinity, cut by the control group's quota. */
