@@ -9,7 +9,7 @@ export const DEVICES = ["auto", "cpu", "cuda", "reference"] as const
 export type Device = (typeof DEVICES)[number]
 
 // What a CPU must have for products in bf16.
-const BF16_INSTRUCTIONS = process.arch === "arm64" ? "BFDOT" : "AVX512-BF16 or AMX-BF16"
+export const BF16_INSTRUCTIONS = process.arch === "arm64" ? "BFDOT" : "AVX512-BF16 or AMX-BF16"
 
 /** Opens the kernels and sets the threads (0: all cores that this process may use). */
 export async function openDevice(

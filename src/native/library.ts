@@ -45,16 +45,16 @@ export class Kernels {
     // The OpenMP run-time is found beside the library by its rpath, so it is unpacked first.
     const hasOwnOpenMP = assetNames().includes(OPENMP_FILE)
     const [path] = await assetPaths([libraryFile(name), ...(hasOwnOpenMP ? [OPENMP_FILE] : [])])
-    // By default libgomp's threads spin for milliseconds at a barrier: on a machine that others use
-    // too they then burn the very time slices that the thread they wait for needs (a step took 18
-    // times as long). This many rounds still bridge the gaps between kernels.
-    setDefaultVariable("GOMP_SPINCOUNT", "10000")
     return Kernels.openFile(name, path!, BF16_LIBRARIES.includes(name))
   }
 
   /** A library that was built ahead of time, with the kernels in bf16 or without. */
   static async openFile(name: string, path: string, withBf16: boolean): Promise<Kernels> {
     const signatures = await contract()
+    // By default libgomp's threads spin for milliseconds at a barrier: on a machine that others use
+    // too they then burn the very time slices that the thread they wait for needs (a step took 18
+    // times as long). This many rounds still bridge the gaps between kernels.
+    setDefaultVariable("GOMP_SPINCOUNT", "10000")
     const there = [...signatures.values()].filter((signature) => withBf16 || !isBf16(signature))
     const { symbols } = dlopen(path, ffiSymbols(there))
     const precisions: Precision[] = withBf16 ? ["fp32", "bf16"] : ["fp32"]

@@ -21,6 +21,8 @@ import { command as sample } from "../../src/commands/sample.ts"
 import { command as train } from "../../src/commands/train.ts"
 import { countParameters, writeModel } from "../../src/formats/model.ts"
 import { writeTokens } from "../../src/formats/tokens.ts"
+import { BF16_INSTRUCTIONS } from "../../src/native/device.ts"
+import { BF16_LIBRARIES, bestCpuLibrary } from "../../src/native/library.ts"
 import { buildExecutable, LLM, run } from "./executable.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "llm-bad-"))
@@ -85,6 +87,13 @@ const COMMANDS: Row[] = [
   ["--what", "no command --what"],
 ]
 
+// Only on a CPU that lacks the instructions; there is nothing to refuse on others.
+const hasBf16 = BF16_LIBRARIES.includes((await bestCpuLibrary()) ?? "reference")
+const MISSING_INSTRUCTIONS: Row[] = ["train", "sample model.bin"].map((command) => [
+  `${command} --precision bf16`,
+  `--precision bf16: this CPU has no instructions for it, ${BF16_INSTRUCTIONS} (try --precision fp32, or --device reference, which is slow)`,
+])
+
 const CONTRADICTIONS: Row[] = [
   ["train --heads 7 --channels 768", "--heads 7 does not divide --channels 768 (try 6, 8 or 12)"],
   ["train --init model.bin --layers 3 toks.bin", "--layers 3 contradicts --init model.bin"],
@@ -98,6 +107,8 @@ const CONTRADICTIONS: Row[] = [
   ["train --total-batch 600", "(try 512 or 768)"],
   ["train --steps 10 --warmup 11", "--warmup 11 is above the 10 steps"],
   ["train --device reference --threads 2", "--threads 2: the reference kernels use one"],
+  ["train --master-weights 0", "--master-weights 0 contradicts --precision fp32"],
+  ["train --stochastic-rounding", "--stochastic-rounding contradicts --precision fp32"],
   ["train --device cuda", "--device cuda: this build has no CUDA library"],
   ["train --vocab 97", "--vocab 97 is below 50257"],
   ["train --init gpt2:d13", "--init gpt2:d13 is no preset (there are gpt2:d6, "],
@@ -276,6 +287,7 @@ describe.each([
   ["of the option tables", optionRows()],
   ["in commands", COMMANDS],
   ["in options that contradict each other", CONTRADICTIONS],
+  ["in a precision that the CPU lacks", hasBf16 ? [] : MISSING_INSTRUCTIONS],
   ["in files", FILES],
   ["in where results go", PLACES],
 ] as [string, Row[]][])("mistakes %s", (_, rows) => {

@@ -10,6 +10,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
+import { fromBf16, roundToBf16 } from "../../src/data/bf16.ts"
 import { bytesOf, headerBytes } from "../../src/formats/header.ts"
 import { countParameters, loadModel, readModelHeader, writeModel } from "../../src/formats/model.ts"
 import type { Config } from "../../src/model/config.ts"
@@ -72,6 +73,26 @@ describe("model files", () => {
     loadModel(path, [tensor!])
     const bits = new Uint32Array(tensor!.data.buffer)
     expect(bits.every((word, i) => word === i * 65536)).toBe(true)
+  })
+
+  test("a model in bf16 is written in bf16, and read back into either type", () => {
+    const all = Uint16Array.from({ length: SIZE }, (_, i) => i * 37)
+    writeModel(at("bf16.bin"), TINY, [{ name: "all", data: all }])
+    const half = new Uint16Array(SIZE)
+    expect(loadModel(at("bf16.bin"), [{ name: "all", data: half }]).dtype).toBe("bf16")
+    expect(half).toEqual(all)
+    const full = new Float32Array(SIZE)
+    loadModel(at("bf16.bin"), [{ name: "all", data: full }])
+    expect(bytesOf(full)).toEqual(bytesOf(Float32Array.from(all, fromBf16)))
+  })
+
+  test("fp32 numbers are rounded to nearest where bf16 is asked for", () => {
+    const numbers = [1 + 2 ** -8, 1 + 3 * 2 ** -8, -(1 + 2 ** -8), 0.1, 3.4e38, 1 / 0, Number.NaN]
+    const all = Float32Array.from({ length: SIZE }, (_, i) => numbers[i % numbers.length]!)
+    writeModel(at("fp32.bin"), TINY, [{ name: "all", data: all }])
+    const half = new Uint16Array(SIZE)
+    loadModel(at("fp32.bin"), [{ name: "all", data: half }])
+    expect([...half]).toEqual([...all].map(roundToBf16))
   })
 
   test("a bf16 tensor longer than one piece is read whole", () => {

@@ -7,6 +7,7 @@ import {
   type TrainingProgram,
   trainingProgram,
 } from "../../src/model/program.ts"
+import { roundWeights, wideWeights } from "../../src/model/weights.ts"
 import { Kernels, type LibraryName, libraries } from "../../src/native/library.ts"
 import { Program } from "../../src/program/link.ts"
 import type { Tensor } from "../../src/program/tensor.ts"
@@ -55,6 +56,13 @@ export class Run {
     const run = new Run(program, source)
     for (const { name, data } of weights) run.f32(source.parameters[name]!).set(data)
     return run
+  }
+
+  /** Weights of any precision: masters, and the parameters rounded from them. */
+  setWeights(kernels: Kernels, weights: Weights): void {
+    const wide = wideWeights(this.source)!
+    for (const { name, data } of weights) this.f32(wide[name]!).set(data)
+    roundWeights(this.program, this.source, wide, kernels)
   }
 
   f32(tensor: Tensor): Float32Array {
