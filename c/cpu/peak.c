@@ -2,6 +2,29 @@
 #include "product.h"
 #include "unit.h"
 
+#if AMX && defined LLM_BF16
+#include "amx.h"
+
+#define ROUND (4 * TILE_ROWS * TILE_ROWS * TILE_BYTES / 2) // multiply-adds
+
+static float chains(i64 rounds) {
+    float numbers[TILE_ROWS * TILE_ROWS] __attribute__((aligned(64))) = {0};
+    tiles_configure();
+    tile_load(4, numbers, TILE_BYTES);
+    tile_load(5, numbers, TILE_BYTES);
+    tiles_zero();
+    for (i64 r = 0; r < rounds; r++) {
+        tile_multiply_add(0, 4, 5);
+        tile_multiply_add(1, 4, 5);
+        tile_multiply_add(2, 4, 5);
+        tile_multiply_add(3, 4, 5);
+    }
+    tile_store(0, numbers, TILE_BYTES);
+    return numbers[0];
+}
+#else
+#define ROUND (MR * VECTORS * LANES * PER) // multiply-adds
+
 // The product has to depend on the step before, or the compiler takes it out of the loop; a sum of
 // f32 that adds to itself, the one form NEON has, goes up and down in turn and stays normal.
 #ifdef LLM_BF16
@@ -24,9 +47,10 @@ static float chains(i64 rounds) {
     for (int i = 0; i < MR * VECTORS; i++) total += acc[i];
     return sum(total);
 }
+#endif
 
 double REAL(llm_peak)(i64 work) {
-    const i64 round = MR * VECTORS * LANES * PER, rounds = ceil_div(max_i64(work, 1), round);
+    const i64 rounds = ceil_div(max_i64(work, 1), ROUND);
     int threads = 0;
 #pragma omp parallel reduction(+ : threads)
     {
@@ -34,5 +58,5 @@ double REAL(llm_peak)(i64 work) {
         __asm__ volatile("" : : "m"(result)); // or the compiler would leave the work out
         threads = 1;
     }
-    return 2.0 * (double)(round * rounds) * threads;
+    return 2.0 * ROUND * (double)rounds * threads;
 }

@@ -4,6 +4,7 @@
 
 #define PREFETCH_EVERY 8 // units
 
+#if !(AMX && defined LLM_BF16) // whose microkernel is in product_amx.c
 // One unit of k.
 INLINE void micro_step(vec acc[MR][VECTORS], const vec x[MR], const float *panel,
                        const int vectors) {
@@ -84,6 +85,7 @@ void REAL(block_product)(float *tile, i64 ldt, const real *first, i64 stride, i6
         }
     }
 }
+#endif
 
 void REAL(pack_columns)(float *panel, const real *first, i64 stride, i64 rows, i64 columns) {
     for (i64 k = 0; k < rows; k += PER)

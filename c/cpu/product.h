@@ -12,8 +12,13 @@
 
 #include "simd.h"
 
+#if AMX && defined LLM_BF16
+#define MR 32
+#define NR 32
+#else
 #define MR 6
 #define NR (VECTORS * LANES)
+#endif
 #define KC 384 // k's in one go: its sums are then added to the tile, which also bounds rounding
 
 #define LINE (64 / (i64)sizeof(real)) // numbers of a cache line

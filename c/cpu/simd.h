@@ -32,6 +32,10 @@
 #endif
 #endif
 
+#if defined __AMX_BF16__ || defined LLM_EMULATED_AMX
+#define AMX 1
+#endif
+
 #define INLINE static inline __attribute__((always_inline, unused))
 #define HIDDEN __attribute__((visibility("hidden")))
 

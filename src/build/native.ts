@@ -14,7 +14,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs"
-import { basename, dirname, join } from "node:path"
+import { basename, join } from "node:path"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
 import { bf16Source } from "../native/compile.ts"
 import { INSTRUCTION_SETS, type InstructionSet } from "../native/cpu.ts"
@@ -28,13 +28,21 @@ const ARCHITECTURE: Record<InstructionSet, string[]> = {
   "x86-64-v3": ["-march=x86-64-v3"],
   "x86-64-v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
   "x86-64-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"],
+  "x86-64-v4-amx": [
+    ...["-march=x86-64-v4", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "-mprefer-vector-width=512",
+  ],
   // The scheduler would load all of a step's numbers first: the microkernel's sums would spill.
   arm64: ["-march=armv8-a", "-fno-schedule-insns"],
   "arm64-bf16": ["-march=armv8.2-a+bf16", "-fno-schedule-insns"],
 }
 /** AVX-512's vectors and bf16's products in terms of AVX2: slow, for the tests alone, which thus run
  * the code of instruction sets that this machine may lack. It is not part of the executable. */
-export const EMULATED_BF16 = join(NATIVE_BUILD_DIR, "emulated", "libllm-emulated-bf16.so")
+const EMULATED_DIR = join(NATIVE_BUILD_DIR, "emulated")
+export const EMULATED_LIBRARIES = {
+  bf16: join(EMULATED_DIR, "libllm-emulated-bf16.so"),
+  amx: join(EMULATED_DIR, "libllm-emulated-amx.so"),
+}
 const IS_X64 = process.arch === "x64"
 const EMULATION = ["-march=x86-64-v3", "-DLLM_LANES_16", "-Wno-psabi", "-Wl,-rpath,$ORIGIN/.."]
 
@@ -65,7 +73,11 @@ export async function buildNative(log: (line: string) => void): Promise<{ warnin
     const path = join(NATIVE_BUILD_DIR, libraryFile(name))
     return compileLibrary(compiler, path, ARCHITECTURE[name], BF16_LIBRARIES.includes(name))
   })
-  if (IS_X64) libraries.push(compileLibrary(compiler, EMULATED_BF16, EMULATION, true))
+  if (IS_X64) {
+    const { bf16, amx } = EMULATED_LIBRARIES
+    libraries.push(compileLibrary(compiler, bf16, EMULATION, true))
+    libraries.push(compileLibrary(compiler, amx, [...EMULATION, "-DLLM_EMULATED_AMX"], true))
+  }
   await Promise.all(libraries)
   copyOpenMP(compiler)
   return {}
@@ -76,7 +88,7 @@ const BF16_SOURCES = join(NATIVE_BUILD_DIR, "bf16")
 /** A file of its own for each source that is compiled in a second kind. */
 function writeBf16Sources(): void {
   rmSync(BF16_SOURCES, { recursive: true, force: true })
-  for (const dir of [BF16_SOURCES, dirname(EMULATED_BF16)]) mkdirSync(dir, { recursive: true })
+  for (const dir of [BF16_SOURCES, EMULATED_DIR]) mkdirSync(dir, { recursive: true })
   for (const path of sourceFiles().filter((path) => path.endsWith(".c"))) {
     const text = bf16Source(path, readFileSync(path, "utf8"))
     if (text) writeFileSync(join(BF16_SOURCES, basename(path)), text)
@@ -89,7 +101,7 @@ function sourceFiles(): string[] {
 
 function isFresh(): boolean {
   const libraries = INSTRUCTION_SETS.map((name) => join(NATIVE_BUILD_DIR, libraryFile(name)))
-  const products = [...libraries, ...(IS_X64 ? [EMULATED_BF16] : [])]
+  const products = [...libraries, ...(IS_X64 ? Object.values(EMULATED_LIBRARIES) : [])]
   if (!products.every(existsSync)) return false
   const inputs = [...sourceFiles(), CONTRACT, import.meta.path]
   const newest = Math.max(...inputs.map((path) => statSync(path).mtimeMs))

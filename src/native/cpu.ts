@@ -8,7 +8,7 @@ import { cacheDir, unpack } from "./assets.ts"
 import { libc } from "./libc.ts"
 
 const LEVELS = {
-  x64: ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"],
+  x64: ["x86-64-v3", "x86-64-v4", "x86-64-v4-bf16", "x86-64-v4-amx"],
   arm64: ["arm64", "arm64-bf16"],
 } as const
 export type InstructionSet = (typeof LEVELS)[keyof typeof LEVELS][number]
@@ -36,7 +36,9 @@ int level(void) {
     && (r7[1] >> 3 & 1) && (r7[1] >> 5 & 1) && (r7[1] >> 8 & 1); /* bmi1 avx2 bmi2 */
   int v4 = v3 && (low & 0xe6) == 0xe6 && (r7[1] >> 16 & 1) && (r7[1] >> 17 & 1) /* avx512 f dq */
     && (r7[1] >> 28 & 1) && (r7[1] >> 30 & 1) && (r7[1] >> 31 & 1); /* cd bw vl */
-  return v4 && r0[0] >= 7 && r7[0] >= 1 && (r71[0] >> 5 & 1) ? 3 : v4 ? 2 : v3 ? 1 : 0; /* bf16 */
+  int bf16 = v4 && r7[0] >= 1 && (r71[0] >> 5 & 1);
+  int amx = bf16 && (low & 0x60000) == 0x60000 && (r7[3] >> 22 & 1) && (r7[3] >> 24 & 1); /* bf16 tile */
+  return amx ? 4 : bf16 ? 3 : v4 ? 2 : v3;
 }`
 
 /** The instruction sets that this CPU and system run, weakest first. */
@@ -51,7 +53,17 @@ async function x64Level(): Promise<number> {
     flags: ["-nostdlib"],
     symbols: { level: { args: [], returns: "i32" } },
   })
-  return symbols.level()
+  const level = symbols.level()
+  return level === 4 && !permitTiles() ? 3 : level
+}
+
+const SYS_ARCH_PRCTL = 158
+const ARCH_REQ_XCOMP_PERM = 0x1023
+const XFEATURE_XTILEDATA = 18
+
+/** AMX's tiles make a thread's state 8 KiB larger, so Linux wants to be asked for them. */
+function permitTiles(): boolean {
+  return Number(libc().syscall(SYS_ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)) === 0
 }
 
 const AT_HWCAP2 = 26n

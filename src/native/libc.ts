@@ -15,6 +15,7 @@ function open() {
     munmap: { args: ["u64", "u64"], returns: "i32" },
     madvise: { args: ["u64", "u64", "i32"], returns: "i32" },
     getauxval: { args: ["u64"], returns: "u64" },
+    syscall: { args: ["i64", "i64", "i64"], returns: "i64" },
     setenv: { args: ["cstring", "cstring", "i32"], returns: "i32" },
   }).symbols
 }

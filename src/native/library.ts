@@ -11,7 +11,12 @@ import { setDefaultVariable } from "./libc.ts"
 
 export type LibraryName = "reference" | InstructionSet
 /** Those with kernels in bf16. */
-export const BF16_LIBRARIES: LibraryName[] = ["reference", "x86-64-v4-bf16", "arm64-bf16"]
+export const BF16_LIBRARIES: LibraryName[] = [
+  "reference",
+  "x86-64-v4-bf16",
+  "x86-64-v4-amx",
+  "arm64-bf16",
+]
 export const libraryFile = (name: InstructionSet) => `libllm-${name}.so`
 const OPENMP_FILE = "libgomp.so.1"
 

@@ -2,16 +2,15 @@
 // through their emulation, and where that cannot be, the reference takes their place.
 
 import { describe, expect, test } from "bun:test"
-import { existsSync, readFileSync } from "node:fs"
-import { EMULATED_BF16 } from "../../src/build/native.ts"
+import { readFileSync } from "node:fs"
 import { Loader } from "../../src/data/loader.ts"
 import { generatePlays } from "../../src/data/plays.ts"
 import { bytesOf } from "../../src/formats/header.ts"
 import type { Config } from "../../src/model/config.ts"
 import { initialize } from "../../src/model/initialize.ts"
 import type { TrainingOptions } from "../../src/model/program.ts"
-import { instructionSets } from "../../src/native/cpu.ts"
 import { BF16_LIBRARIES, bestCpuLibrary, Kernels } from "../../src/native/library.ts"
+import { openEmulated } from "../emulated.ts"
 import { fixture, fixtureTruth, fixtureWeights } from "../fixtures/weights.ts"
 import { Run, worst } from "./run.ts"
 
@@ -19,8 +18,7 @@ const best = await bestCpuLibrary()
 
 async function openBf16(): Promise<Kernels> {
   if (best && BF16_LIBRARIES.includes(best)) return Kernels.open(best)
-  const canEmulate = existsSync(EMULATED_BF16) && (await instructionSets()).includes("x86-64-v3")
-  return canEmulate ? Kernels.openFile("emulated", EMULATED_BF16, true) : Kernels.open("reference")
+  return (await openEmulated("bf16")) ?? Kernels.open("reference")
 }
 
 const TIMEOUT_MS = 120_000 // other work may share the cores

@@ -2,11 +2,9 @@
 // formulas in double precision, the libraries that were built ahead of time against the reference.
 
 import { describe, expect, test } from "bun:test"
-import { existsSync } from "node:fs"
-import { EMULATED_BF16 } from "../../src/build/native.ts"
-import { isBf16 } from "../../src/native/contract.ts"
-import { instructionSets } from "../../src/native/cpu.ts"
+import { isBf16, type Signature } from "../../src/native/contract.ts"
 import { BF16_LIBRARIES, contract, Kernels, libraries } from "../../src/native/library.ts"
+import { EMULATION_NEEDS, openEmulated } from "../emulated.ts"
 import type { Case } from "./case.ts"
 import { cases } from "./cases.ts"
 import {
@@ -123,10 +121,14 @@ for (const [kernel, rows] of byKernel) {
   })
 }
 
-/** All tests of one library; `kernels` is undefined where it cannot be used, for a `reason`. */
-function checkAll(name: string, withBf16: boolean, kernels?: Kernels, reason?: string) {
+type Filter = (signature: Signature) => boolean
+const isAny: Filter = () => true
+const isFp32: Filter = (signature) => !isBf16(signature)
+
+/** All tests of one library, of the kernels that it has; `kernels` is undefined where it cannot be used, for a `reason`. */
+function checkAll(name: string, has: Filter, kernels?: Kernels, reason?: string) {
   const isMissing = kernels === undefined
-  const own = [...byKernel].filter(([kernel]) => withBf16 || !isBf16(signatures.get(kernel)!))
+  const own = [...byKernel].filter(([kernel]) => has(signatures.get(kernel)!))
   describe(isMissing ? `${name} (skipped: ${reason})` : name, () => {
     for (const [kernel, rows] of own) {
       test.skipIf(isMissing)(
@@ -144,13 +146,7 @@ function checkAll(name: string, withBf16: boolean, kernels?: Kernels, reason?: s
 for (const { name, reason } of await libraries()) {
   if (name === "reference") continue
   const kernels = reason === undefined ? await Kernels.open(name) : undefined
-  checkAll(name, BF16_LIBRARIES.includes(name), kernels, reason)
+  checkAll(name, BF16_LIBRARIES.includes(name) ? isAny : isFp32, kernels, reason)
 }
-const runsAvx2 = (await instructionSets()).includes("x86-64-v3")
-const emulated = existsSync(EMULATED_BF16) && runsAvx2
-checkAll(
-  "emulated AVX-512 with BF16",
-  true,
-  emulated ? await Kernels.openFile("emulated", EMULATED_BF16, true) : undefined,
-  "it takes AVX2 and a C compiler",
-)
+checkAll("emulated AVX-512 with BF16", isAny, await openEmulated("bf16"), EMULATION_NEEDS)
+checkAll("emulated AMX", isBf16, await openEmulated("amx"), EMULATION_NEEDS)
