@@ -4,13 +4,19 @@ import type { Command } from "../main.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { emitProgram } from "../program/link.ts"
 import { planned } from "./plan.ts"
-import { CONFIG_OPTION, MODEL_OPTIONS, PRECISION_OPTION, SHAPE_OPTIONS } from "./specs.ts"
+import {
+  CLASSIFIER_OPTION,
+  CONFIG_OPTION,
+  MODEL_OPTIONS,
+  PRECISION_OPTION,
+  SHAPE_OPTIONS,
+} from "./specs.ts"
 
 const spec: CommandSpec = {
   name: "emit",
   summary:
     "Prints the program of a training run as one C file. With c/llm.h and c/reference it is complete.",
-  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, PRECISION_OPTION, CONFIG_OPTION],
+  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, PRECISION_OPTION, CLASSIFIER_OPTION, CONFIG_OPTION],
   examples: ["llm emit --init gpt2:d12 --batch 4 --context 64 > step.c"],
 }
 

@@ -6,13 +6,19 @@ import { trainingProgram } from "../model/program.ts"
 import type { Precision } from "../native/contract.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { emitProgram } from "../program/link.ts"
-import { chooseModel, chooseShape } from "../train/settings.ts"
-import { CONFIG_OPTION, MODEL_OPTIONS, PRECISION_OPTION, SHAPE_OPTIONS } from "./specs.ts"
+import { chooseClassifierRows, chooseModel, chooseShape } from "../train/settings.ts"
+import {
+  CLASSIFIER_OPTION,
+  CONFIG_OPTION,
+  MODEL_OPTIONS,
+  PRECISION_OPTION,
+  SHAPE_OPTIONS,
+} from "./specs.ts"
 
 const spec: CommandSpec = {
   name: "plan",
   summary: "Prints the arena of a training run: every tensor, its offset, size and life.",
-  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, PRECISION_OPTION, CONFIG_OPTION],
+  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, PRECISION_OPTION, CLASSIFIER_OPTION, CONFIG_OPTION],
   examples: ["llm plan --init gpt2:d12 --batch 4 --context 64"],
 }
 
@@ -22,7 +28,8 @@ export function planned(options: Options) {
   const shape = chooseShape(options, config)
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
   const precision = options.text("precision") as Precision
-  return trainingProgram(config, { ...shape, precision, adamw })
+  const classifierRows = chooseClassifierRows(options)
+  return trainingProgram(config, { ...shape, precision, classifierRows, adamw })
 }
 
 async function run(options: Options): Promise<number> {

@@ -48,6 +48,13 @@ export const SHAPE_OPTIONS: OptionSpec[] = [
   },
 ]
 
+export const CLASSIFIER_OPTION: OptionSpec = {
+  name: "classifier-rows",
+  group: "Machine",
+  ...int(0),
+  help: "rows of logits at once, 384·N; 0: all (as many as memory allows)",
+}
+
 export const PRECISION_OPTION: OptionSpec = {
   name: "precision",
   group: "Machine",

@@ -3,6 +3,7 @@
 import type { CommandSpec } from "../options.ts"
 import { SCHEDULES } from "../train/schedule.ts"
 import {
+  CLASSIFIER_OPTION,
   CONFIG_OPTION,
   DEVICE_OPTIONS,
   int,
@@ -156,6 +157,7 @@ export const TRAIN: CommandSpec = {
       help: "tokens a sample",
     },
     PRECISION_OPTION,
+    CLASSIFIER_OPTION,
     {
       name: "master-weights",
       short: "w",

@@ -6,17 +6,33 @@ import { modelBytes } from "../formats/model.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { initialize } from "../model/initialize.ts"
-import { type AdamW, type Bf16Update, describeConfig, trainingProgram } from "../model/program.ts"
+import {
+  type AdamW,
+  type Bf16Update,
+  describeConfig,
+  type TrainingProgram,
+  trainingProgram,
+} from "../model/program.ts"
 import { loadWeights, saveWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
+import { usableMemory } from "../native/cpu.ts"
 import { type Device, openDevice } from "../native/device.ts"
 import { measurePeak } from "../native/peak.ts"
 import type { Options } from "../options.ts"
+import { CHUNK_ALIGN } from "../program/chunk.ts"
 import { Program } from "../program/link.ts"
+import { planMemory } from "../program/plan.ts"
 import { Display } from "../train/display.ts"
 import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
-import { chooseModel, chooseShape, type Data, openData, type Shape } from "../train/settings.ts"
+import {
+  chooseClassifierRows,
+  chooseModel,
+  chooseShape,
+  type Data,
+  openData,
+  type Shape,
+} from "../train/settings.ts"
 import { Diverged, type Outcome, Trainer, type TrainOptions } from "../train/trainer.ts"
 import { TRAIN } from "./train-spec.ts"
 
@@ -38,7 +54,9 @@ async function run(options: Options): Promise<number> {
   const kernels = await openDevice(device, options.number("threads"), precision)
   const threads = kernels.call("llm_threads", 0)
   const numbers = { precision, bf16, adamw: adamw(options) }
-  const tensors = trainingProgram(config, { B, T, accumulation, ...numbers })
+  const { tensors, classifierRows } = fitting(options, (classifierRows) => {
+    return trainingProgram(config, { B, T, accumulation, classifierRows, ...numbers })
+  })
   const program = await Program.link(tensors, kernels)
   const out = options.text("out")
   const resolved = { ...options.resolved(), context: T, "total-batch": totalBatch, steps, threads }
@@ -52,7 +70,8 @@ async function run(options: Options): Promise<number> {
   introduce(display, config, data, settings, from)
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
   display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
-  display.say(`arena       ${thousands(program.plan.peak)} bytes`)
+  const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
+  display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}`)
   const peak = () => measurePeak(kernels, precision)
   const trainer = new Trainer(program, tensors, config, data, settings, peak, display, folder)
   try {
@@ -97,6 +116,18 @@ function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions 
     overfitBatch: options.flag("overfit-batch"),
     seed: options.number("seed"),
   }
+}
+
+/** The program whose classifier works on as many rows at once as --classifier-rows says, or as memory
+ * has room for. */
+function fitting(options: Options, make: (classifierRows?: number) => TrainingProgram) {
+  const given = chooseClassifierRows(options)
+  const tensors = make(given)
+  const { phases, always } = tensors
+  const isLeft = options.optionalNumber("classifier-rows") === undefined
+  if (!isLeft || planMemory(phases, always).peak <= usableMemory())
+    return { tensors, classifierRows: given }
+  return { tensors: make(CHUNK_ALIGN), classifierRows: CHUNK_ALIGN }
 }
 
 /** How weights in bf16 are updated. Without masters they round at random: most steps are smaller than

@@ -1,6 +1,7 @@
 // The phases that a run calls, as lists of kernel calls over one set of tensors.
 
 import type { Precision } from "../native/contract.ts"
+import { chunkEvaluation, chunkTraining } from "../program/chunk.ts"
 import { fuseClassifier, fusePairs } from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
@@ -36,6 +37,8 @@ export interface TrainingOptions {
   precision?: Precision
   /** Of bf16: how its parameters are updated. */
   bf16?: Bf16Update
+  /** Rows of logits that exist at once, a multiple of CHUNK_ALIGN; all of them when left out. */
+  classifierRows?: number
   /** Off: the list as the model wrote it, for tests and for reading. */
   fuse?: boolean
 }
@@ -84,7 +87,7 @@ const weightTensors = (config: Config, precision: Precision): Parameters =>
 /** Phases forward(), backward(accumulate), gradient_norm(), update(lr, grad_scale, step),
  * evaluate() and decode(). */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
-  const { B, T, accumulation, precision = "fp32", fuse = true } = options
+  const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true } = options
   const parameters = weightTensors(config, precision)
   const hasMasters = precision === "bf16" && options.bf16?.masters !== false
   const masters = hasMasters ? parameterTensors(config, "master_", "master", "f32") : undefined
@@ -114,6 +117,10 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
     const all = training.flat()
     training = fuseClassifier(fusePairs(training[0], all), fusePairs(training[1], all))
     evaluation = fusePairs(evaluation)
+  }
+  if (classifierRows !== undefined) {
+    training = chunkTraining(...training, classifierRows)
+    evaluation = chunkEvaluation(evaluation, classifierRows)
   }
   const phases: Phase[] = [
     { name: "forward", calls: training[0] },

@@ -16,6 +16,7 @@ import {
   SMALL,
 } from "../model/config.ts"
 import type { Options } from "../options.ts"
+import { CHUNK_ALIGN } from "../program/chunk.ts"
 
 export interface ModelChoice {
   config: Config
@@ -137,4 +138,17 @@ export function chooseShape(options: Options, { maxT }: Config): Shape {
     )
   }
   return { B, T, accumulation: totalBatch / (B * T), totalBatch }
+}
+
+/** Rows of logits that exist at once by --classifier-rows; undefined: all. */
+export function chooseClassifierRows(options: Options): number | undefined {
+  const rows = options.optionalNumber("classifier-rows")
+  if (!rows) return undefined
+  if (rows % CHUNK_ALIGN !== 0) {
+    const above = Math.ceil(rows / CHUNK_ALIGN) * CHUNK_ALIGN
+    throw new UserError(
+      `--classifier-rows ${rows} is not a multiple of ${CHUNK_ALIGN} (try ${above}, or 0 for all rows)`,
+    )
+  }
+  return rows
 }

@@ -119,8 +119,8 @@ export class Trainer {
       if (overfitBatch && micro === 0) this.data.train.reset()
       this.data.train.next(tokens, targets)
       this.program.run("forward")
-      trainLoss += loss[0]! / accumulation
       this.program.run("backward", micro === 0 ? 0 : 1)
+      trainLoss += loss[0]! / accumulation
     }
     trainLoss = Math.fround(trainLoss)
     if (!Number.isFinite(trainLoss)) throw new Diverged(`step ${step}: the loss is ${trainLoss}`)

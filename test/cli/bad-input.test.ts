@@ -109,6 +109,7 @@ const CONTRADICTIONS: Row[] = [
   ["train --device reference --threads 2", "--threads 2: the reference kernels use one"],
   ["train --master-weights 0", "--master-weights 0 contradicts --precision fp32"],
   ["train --stochastic-rounding", "--stochastic-rounding contradicts --precision fp32"],
+  ["plan --classifier-rows 100", "--classifier-rows 100 is not a multiple of 384 (try 384, or"],
   ["train --device cuda", "--device cuda: this build has no CUDA library"],
   ["train --vocab 97", "--vocab 97 is below 50257"],
   ["train --init gpt2:d13", "--init gpt2:d13 is no preset (there are gpt2:d6, "],
