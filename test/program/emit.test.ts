@@ -57,6 +57,18 @@ describe("the emitted file", () => {
     })
   }
 
+  test.skipIf(!compiler)(`is C without a warning in bf16, too${title}`, async () => {
+    const precise = { ...options, precision: "bf16", classifierRows: 384 } as const
+    const { emitted } = await emitProgram(trainingProgram(fixture.config, precise))
+    expect(emitted.source).toContain("matmul_forward_bf16(")
+    expect(emitted.source).toMatch(/ {2}adamw_update_bf16\(\n +H\(\d+LL\), +\/\* param ← wte /)
+    const check = Bun.spawnSync(
+      [compiler!, ...WARNINGS, "-fsyntax-only", `-I${join(ROOT, "c")}`, "-x", "c", "-"],
+      { stdin: Buffer.from(emitted.source) },
+    )
+    expect(check.stderr.toString()).toBe("")
+  })
+
   test("names each argument, its tensor and its shape, and has a function for every phase", async () => {
     const source = await emitted()
     expect(source).toMatch(/\/\* out ← h0\.qkv \(2,16,144\) \*\//)
