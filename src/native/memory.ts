@@ -16,9 +16,10 @@ type ViewConstructor<V> = {
 const live = new Set<NativeMemory>()
 
 export class NativeMemory {
+  private readonly buffers: WeakRef<ArrayBuffer>[] = [] // of the views that were handed out
+
   private constructor(
-    /** First byte, on a huge page's boundary. */
-    readonly address: number,
+    private readonly start: number,
     readonly bytes: number,
     private readonly mapped: { address: number; bytes: number },
   ) {}
@@ -41,9 +42,14 @@ export class NativeMemory {
     return memory
   }
 
-  /** A typed array over `length` elements at `byteOffset`. It must not be used after `free`. */
+  /** First byte, on a huge page's boundary. */
+  get address(): number {
+    assert(live.has(this), "use of freed memory")
+    return this.start
+  }
+
+  /** A typed array over `length` elements at `byteOffset`, until `free`: then it has none. */
   view<V>(type: ViewConstructor<V>, byteOffset: number, length: number): V {
-    assert(live.has(this), "view of freed memory")
     const bytes = length * type.BYTES_PER_ELEMENT
     assert(
       Number.isSafeInteger(byteOffset) && Number.isSafeInteger(length) && byteOffset >= 0,
@@ -51,11 +57,14 @@ export class NativeMemory {
     )
     assert(byteOffset + bytes <= this.bytes, `view ends at ${byteOffset + bytes} of ${this.bytes}`)
     const buffer = toArrayBuffer((this.address + byteOffset) as Pointer, 0, bytes)
+    this.buffers.push(new WeakRef(buffer))
     return new type(buffer, 0, length)
   }
 
   free(): void {
     assert(live.delete(this), "memory freed twice")
+    // A view of pages that are gone would end the process; a detached one is empty.
+    for (const buffer of this.buffers) buffer.deref()?.transfer()
     libc().munmap(this.mapped.address, this.mapped.bytes)
   }
 }
