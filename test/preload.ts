@@ -1,5 +1,21 @@
-// Tests run the kernels that the sources say: build them when they are missing or older.
+// Tests run the kernels that the sources say: build them when they are missing or older. And they
+// may take long: on a machine that others use too, 5 seconds, the runner's default, are not enough.
+
+import { plugin } from "bun"
 import { buildNative } from "../src/build/native.ts"
+
+const TIMEOUT_MS = 60_000
 
 const { warning } = await buildNative((line) => console.error(line))
 if (warning) console.error(`warning: ${warning}`)
+
+// The default can only be set by each file itself, for its own tests.
+plugin({
+  name: "timeout",
+  setup(build) {
+    build.onLoad({ filter: /\.test\.ts$/ }, async ({ path }) => {
+      const set = `import { setDefaultTimeout } from "bun:test"; setDefaultTimeout(${TIMEOUT_MS});`
+      return { contents: `${set} ${await Bun.file(path).text()}`, loader: "ts" }
+    })
+  },
+})

@@ -1,6 +1,6 @@
 // Text from a model, across the end of its context.
 
-import { afterAll, describe, expect, test } from "bun:test"
+import { afterAll, afterEach, describe, expect, test } from "bun:test"
 import { Random } from "../../src/data/random.ts"
 import type { Config } from "../../src/model/config.ts"
 import { initialize } from "../../src/model/initialize.ts"
@@ -17,7 +17,9 @@ const kernels = await Kernels.open((await bestCpuLibrary()) ?? "reference")
 const tensors = decodeProgram(CONFIG)
 const program = await Program.link(tensors, kernels)
 afterAll(() => program.free())
-kernels.call("llm_threads", 1) // so small a model on several threads only waits for them
+const oneThread = () => kernels.call("llm_threads", 1) // so small a model only waits for several
+oneThread()
+afterEach(oneThread)
 poison(program)
 initialize(program, tensors, CONFIG, kernels, 42)
 // Ten times as far apart as at the start of a training: what came before then decides.
