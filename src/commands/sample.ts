@@ -9,6 +9,7 @@ import { decodeProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
 import { type Device, openDevice } from "../native/device.ts"
+import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
@@ -85,10 +86,7 @@ async function run(options: Options): Promise<number> {
   loadWeights(path, program, tensors, config, kernels)
 
   const stream = (await Decoder.load()).stream()
-  let stopped = false
-  process.on("SIGINT", () => {
-    stopped = true
-  })
+  using stop = new Stop()
   const start = performance.now()
   let count = 0
   if (options.text("prompt")) process.stdout.write(options.text("prompt")!)
@@ -101,17 +99,18 @@ async function run(options: Options): Promise<number> {
     topP: options.number("top-p"),
     seed: options.number("seed"),
   })
-  for await (const token of tokens) {
+  for (const token of tokens) {
     count++
-    if (stopped) break
     process.stdout.write(token === END_OF_TEXT ? DOCUMENT_END : stream.push(token))
+    if (await stop.heard()) break
   }
   process.stdout.write(`${stream.end()}\n`)
   const seconds = (performance.now() - start) / 1000
   process.stderr.write(
     `${thousands(count)} tokens, ${(count / seconds).toFixed(1)} tokens/s, prompt of ${prompt.length} included\n`,
   )
-  return stopped ? 130 : 0
+  const signal = await stop.heard()
+  return signal ? exitCodeOf(signal) : 0
 }
 
 const DOCUMENT_END = "\n---\n" // and on with the next one

@@ -18,6 +18,7 @@ import type { Precision } from "../native/contract.ts"
 import { usableMemory } from "../native/cpu.ts"
 import { type Device, openDevice } from "../native/device.ts"
 import { measurePeak } from "../native/peak.ts"
+import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { Options } from "../options.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
 import { Program } from "../program/link.ts"
@@ -60,6 +61,7 @@ async function run(options: Options): Promise<number> {
   const program = await Program.link(tensors, kernels)
   const out = options.text("out")
   const resolved = { ...options.resolved(), context: T, "total-batch": totalBatch, steps, threads }
+  using stop = new Stop()
   const folder =
     out === undefined ? undefined : RunFolder.create(out, resolved, modelBytes(config, precision))
   if (file === undefined) initialize(program, tensors, config, kernels, seed)
@@ -75,13 +77,15 @@ async function run(options: Options): Promise<number> {
   const peak = () => measurePeak(kernels, precision)
   const trainer = new Trainer(program, tensors, config, data, settings, peak, display, folder)
   try {
-    const outcome = await trainer.run()
-    if (folder) {
+    const outcome = await trainer.run(stop)
+    const isKept = folder !== undefined && !(outcome.signal && outcome.steps === 0)
+    if (!isKept) folder?.discard()
+    else {
       const path = folder.file(`model_${`${outcome.steps}`.padStart(8, "0")}.bin`)
       saveWeights(path, program, tensors.parameters, config)
       display.say(`wrote ${path}`)
     }
-    return conclude(display, outcome, data, steps, folder !== undefined)
+    return conclude(display, outcome, data, steps, isKept)
   } catch (error) {
     display.clear()
     if (!(error instanceof Diverged)) throw error
@@ -184,9 +188,9 @@ function conclude(
   isKept: boolean,
 ): number {
   if (signal) {
-    const kept = isKept ? "" : "; nothing is kept without --out"
+    const kept = isKept ? "" : steps === 0 ? "; nothing is kept" : "; nothing is kept without --out"
     display.say(`stopped after ${steps} of ${wanted} steps${kept}`)
-    return signal === "SIGINT" ? 130 : 143
+    return exitCodeOf(signal)
   }
   if (valLoss !== undefined && valEntropy !== undefined) {
     const [loss, entropy] = [valLoss, valEntropy].map((nats) => nats.toFixed(2))

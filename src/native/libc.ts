@@ -16,6 +16,7 @@ function open() {
     madvise: { args: ["u64", "u64", "i32"], returns: "i32" },
     getauxval: { args: ["u64"], returns: "u64" },
     syscall: { args: ["i64", "i64", "i64"], returns: "i64" },
+    sigaction: { args: ["i32", "u64", "u64"], returns: "i32" },
     setenv: { args: ["cstring", "cstring", "i32"], returns: "i32" },
   }).symbols
 }

@@ -21,12 +21,12 @@ export interface GenerateOptions extends Filters {
 
 /** Yields `count` tokens after the prompt. Past the context the newer half of the text is
  * read again into an empty cache, as positions are absolute. */
-export async function* generate(
+export function* generate(
   program: Program,
   { token, position, logits }: DecodeTensors,
   { V, maxT }: Config,
   { prompt, count, context, seed, ...filters }: GenerateOptions,
-): AsyncGenerator<number> {
+): Generator<number> {
   const [tokenView, positionView] = [program.view(token), program.view(position)]
   const nextLogits = program.view(logits)
   assert(context >= 1 && context <= maxT, `a context of ${context}`)
@@ -52,6 +52,5 @@ export async function* generate(
     const next = chooseToken(nextLogits, readable, filters, random.uniform())
     yield next
     if (i + 1 < count) read(next)
-    await Bun.sleep(0) // so that a signal is heard between tokens
   }
 }

@@ -2,14 +2,14 @@
 
 import {
   appendFileSync,
-  existsSync,
   mkdirSync,
+  rmdirSync,
   rmSync,
   statfsSync,
   statSync,
   truncateSync,
 } from "node:fs"
-import { join } from "node:path"
+import { dirname, join, resolve } from "node:path"
 import { reason, thousands, writeWhole } from "../data/files.ts"
 import { UserError } from "../errors.ts"
 import type { Value } from "../options.ts"
@@ -25,16 +25,23 @@ export interface StepMetrics {
   mfu: number
 }
 
+const FILES = ["run.toml", "main.log", "metrics.jsonl"] // that every run makes at its start
+
 export class RunFolder {
-  private constructor(readonly path: string) {}
+  private constructor(
+    readonly path: string,
+    /** The first folder of the path that was not there. */
+    private readonly made: string | undefined,
+  ) {}
 
   /** Makes the folder for a new run, whose model will be a file of `modelBytes`. One that holds a run
-   * is refused, not overwritten. When it fails it leaves nothing. */
+   * is refused, not overwritten; one with an empty log was killed before it had anything to keep. When
+   * it fails it leaves nothing. */
   static create(path: string, settings: Record<string, Value>, modelBytes = 0): RunFolder {
-    if (existsSync(join(path, "main.log"))) {
+    if (statSync(join(path, "main.log"), { throwIfNoEntry: false })?.size) {
       throw new UserError(`--out ${path} already holds a run (choose another folder, or delete it)`)
     }
-    let made: string | undefined // the first folder of the path that was not there
+    let made: string | undefined
     try {
       made = mkdirSync(path, { recursive: true })
     } catch (error) {
@@ -42,7 +49,7 @@ export class RunFolder {
         `--out ${path}: cannot make the folder: ${reason(error)} (choose another)`,
       )
     }
-    const folder = new RunFolder(path)
+    const folder = new RunFolder(path, made)
     try {
       folder.refuseFull(modelBytes)
       const lines = Object.entries({ version: VERSION, command: "train", ...settings })
@@ -51,11 +58,24 @@ export class RunFolder {
       folder.append("main.log", "")
       folder.append("metrics.jsonl", "")
     } catch (error) {
-      const left = made ?? ["run.toml", "main.log", "metrics.jsonl"].map((n) => folder.file(n))
-      for (const each of [left].flat()) rmSync(each, { recursive: true, force: true })
+      folder.discard()
       throw error
     }
     return folder
+  }
+
+  /** Takes away what `create` made, for a run that came to nothing. */
+  discard(): void {
+    for (const name of FILES) rmSync(this.file(name), { force: true })
+    if (this.made === undefined) return
+    const first = resolve(this.made)
+    try {
+      for (let folder = resolve(this.path); folder.startsWith(first); folder = dirname(folder)) {
+        rmdirSync(folder)
+      }
+    } catch {
+      // Something else has been put there in the meantime.
+    }
   }
 
   // Known at the start, not after hours of training.

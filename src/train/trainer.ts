@@ -1,10 +1,10 @@
 // The training loop.
 
-import { setImmediate } from "node:timers/promises"
 import { Decoder, END_OF_TEXT } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
 import { type Config, trainingFlops } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
+import type { Stop, StopSignal } from "../native/signals.ts"
 import type { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
 import type { Display } from "./display.ts"
@@ -30,7 +30,7 @@ export interface Outcome {
   /** Of the last validation. */
   valLoss?: number
   /** The signal that ended the run early. */
-  signal?: "SIGINT" | "SIGTERM"
+  signal?: StopSignal
 }
 
 /** A loss or norm that is not a number ends the run; its numbers are worthless from there on. */
@@ -60,22 +60,8 @@ export class Trainer {
   }
 
   /** Trains to the end, or to the end of the step in which a signal comes. */
-  async run(): Promise<Outcome> {
+  async run(stop: Stop): Promise<Outcome> {
     const outcome: Outcome = { steps: 0 }
-    const stop = (signal: "SIGINT" | "SIGTERM") => {
-      outcome.signal = signal
-    }
-    process.on("SIGINT", stop).on("SIGTERM", stop)
-    try {
-      await this.loop(outcome)
-    } finally {
-      process.off("SIGINT", stop).off("SIGTERM", stop)
-    }
-    this.display.clear()
-    return outcome
-  }
-
-  private async loop(outcome: Outcome): Promise<void> {
     const { schedule, totalBatch, T, valEvery, sampleEvery } = this.options
     const { steps } = schedule
     const flopsAStep = trainingFlops(this.config, T) * totalBatch
@@ -84,14 +70,13 @@ export class Trainer {
 
     for (let step = 0; ; step++) {
       const isLast = step === steps
-      await setImmediate() // hears signals
-      if (outcome.signal) break
       if (this.data.val && valEvery > 0 && (step % valEvery === 0 || isLast)) {
-        outcome.valLoss = this.validate(step)
+        outcome.valLoss = (await this.validate(step, stop)) ?? outcome.valLoss
       }
-      if (sampleEvery > 0 && step > 0 && (step % sampleEvery === 0 || isLast))
-        await this.sample(step)
-      await setImmediate()
+      if (sampleEvery > 0 && step > 0 && (step % sampleEvery === 0 || isLast)) {
+        await this.sample(step, stop)
+      }
+      outcome.signal = await stop.heard()
       if (isLast || outcome.signal) break
 
       const start = performance.now()
@@ -108,6 +93,8 @@ export class Trainer {
       this.display.step(metrics, usualMs * (steps - step - 1))
       outcome.steps = step + 1
     }
+    this.display.clear()
+    return outcome
   }
 
   /** One optimizer step: forward and backward passes over all micro-batches, then the update. */
@@ -135,14 +122,15 @@ export class Trainer {
     return { trainLoss, gradNorm }
   }
 
-  /** Mean loss over the first batches of the validation tokens. */
-  private validate(step: number): number {
+  /** Mean loss over the first batches of the validation tokens; undefined when it is stopped. */
+  private async validate(step: number, stop: Stop): Promise<number | undefined> {
     const val = this.data.val!
     const batches = Math.min(this.options.valBatches, val.batchesPerEpoch)
     const { tokens, targets, loss } = this.views
     val.reset()
     let sum = 0
     for (let i = 0; i < batches; i++) {
+      if (await stop.heard()) return undefined
       val.next(tokens, targets)
       this.program.run("evaluate")
       sum += loss[0]!
@@ -157,7 +145,7 @@ export class Trainer {
   }
 
   /** Writes a sample, as it comes. */
-  private async sample(step: number): Promise<void> {
+  private async sample(step: number, stop: Stop): Promise<void> {
     const { sampleTokens, seed, T } = this.options
     const stream = (await Decoder.load()).stream()
     this.display.say("---")
@@ -171,9 +159,10 @@ export class Trainer {
       seed: seed + step,
     })
     try {
-      for await (const token of tokens) {
+      for (const token of tokens) {
         if (token === END_OF_TEXT) this.display.write("\n---\n")
         else this.display.write(stream.push(token))
+        if (await stop.heard()) break
       }
     } catch (error) {
       if (!(error instanceof UserError)) throw error

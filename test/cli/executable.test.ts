@@ -3,7 +3,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import {
   chmodSync,
-  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -174,33 +173,6 @@ describe("a run", () => {
     },
     TIMEOUT_MS,
   )
-
-  for (const [signal, code] of [
-    ["SIGINT", 130],
-    ["SIGTERM", 143],
-  ] as const) {
-    test(
-      `that gets ${signal} finishes the step, writes the model, exits ${code}`,
-      async () => {
-        const out = `stopped-${signal}`
-        const endless = ["--steps", "1000000", "--out", out]
-        const child = Bun.spawn([LLM, ...TRAIN, ...endless], { cwd: dir, stdout: "pipe" })
-        while (
-          !existsSync(path(`${out}/main.log`)) ||
-          !read(`${out}/main.log`).includes("s:5 trl")
-        ) {
-          await Bun.sleep(20)
-        }
-        child.kill(signal)
-        expect(await child.exited).toBe(code)
-        const steps = metrics(out).filter((line) => "trainLoss" in line).length
-        const model = path(`${out}/model_${`${steps}`.padStart(8, "0")}.bin`)
-        expect(existsSync(model)).toBe(true)
-        expect(await new Response(child.stdout).text()).toContain(`stopped after ${steps} of`)
-      },
-      TIMEOUT_MS,
-    )
-  }
 
   const noTerminal = Bun.which("script") ? "" : " (skipped: there is no script command)"
   test.skipIf(noTerminal !== "")(

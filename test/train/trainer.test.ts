@@ -6,6 +6,7 @@ import { initialize } from "../../src/model/initialize.ts"
 import { trainingProgram } from "../../src/model/program.ts"
 import { openDevice } from "../../src/native/device.ts"
 import type { Kernels } from "../../src/native/library.ts"
+import { Stop } from "../../src/native/signals.ts"
 import { Program } from "../../src/program/link.ts"
 import { Display } from "../../src/train/display.ts"
 import type { StepMetrics } from "../../src/train/runfolder.ts"
@@ -23,6 +24,8 @@ interface Settings extends Partial<Omit<TrainOptions, "schedule">> {
   shuffle?: boolean
   val?: boolean
   onStep?: (metrics: StepMetrics) => void
+  /** Called with each piece of a sample. */
+  onText?: (text: string) => void
 }
 
 let kernels: Kernels
@@ -38,6 +41,7 @@ class Recorder extends Display {
   constructor(
     steps: number,
     private readonly onStep?: Settings["onStep"],
+    private readonly onText?: Settings["onText"],
   ) {
     super(steps)
   }
@@ -53,12 +57,13 @@ class Recorder extends Display {
 
   override write(text: string): void {
     this.text += text
+    this.onText?.(text)
   }
 }
 
 /** Trains from scratch and returns everything that can be seen of it. */
 async function train(settings: Settings = {}) {
-  const { steps = 4, lr = 1e-2, shuffle = false, val = false, onStep, ...given } = settings
+  const { steps = 4, lr = 1e-2, shuffle = false, val = false, onStep, onText, ...given } = settings
   const { B = 2, T = 8, accumulation = 1, seed = 42 } = given
   const tensors = trainingProgram(CONFIG, { B, T, accumulation, adamw: ADAMW })
   const program = await Program.link(tensors, kernels)
@@ -69,7 +74,7 @@ async function train(settings: Settings = {}) {
     train: Loader.over("tokens", TOKENS.subarray(0, 2500), { ...shape, shuffle }),
     val: val ? Loader.over("tokens", TOKENS.subarray(2500), shape) : undefined,
   }
-  const display = new Recorder(steps, onStep)
+  const display = new Recorder(steps, onStep, onText)
   const options: TrainOptions = {
     B,
     T,
@@ -86,8 +91,9 @@ async function train(settings: Settings = {}) {
     ...given,
   }
   const trainer = new Trainer(program, tensors, CONFIG, data, options, () => 1e9, display)
+  using stop = new Stop()
   try {
-    const outcome = await trainer.run()
+    const outcome = await trainer.run(stop)
     const { metrics, text } = display
     const copy = (of: typeof tensors.parameters) =>
       Object.values(of).map((tensor) => Float32Array.from(program.view(tensor as never)))
@@ -203,6 +209,21 @@ describe("a run that ends early", () => {
     expect(outcome).toEqual({ steps: 3, signal })
     expect(losses).toHaveLength(3)
     expect(process.listenerCount(signal)).toBe(0)
+  })
+
+  test("in the middle of a validation, whose loss is not told", async () => {
+    setTimeout(() => process.kill(process.pid, "SIGINT"))
+    const { outcome, text } = await train({ steps: 3, val: true, valEvery: 1, valBatches: 30 })
+    expect(outcome).toEqual({ steps: 0, signal: "SIGINT" })
+    expect(text).toBe("")
+  })
+
+  test("in the middle of a sample", async () => {
+    const texts: string[] = []
+    const onText = (text: string) => texts.push(text) === 3 && process.kill(process.pid, "SIGINT")
+    const { outcome } = await train({ steps: 3, sampleEvery: 1, sampleTokens: 100_000, onText })
+    expect(outcome).toEqual({ steps: 1, signal: "SIGINT" })
+    expect(texts.length).toBeLessThan(100)
   })
 
   test("on numbers that are none, with the step's name", async () => {

@@ -1,0 +1,109 @@
+// Ctrl-C and kill: what a run of ./llm leaves behind, whenever they come.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { writeTokens } from "../../src/formats/tokens.ts"
+import { buildExecutable, LLM, run } from "./executable.ts"
+
+const TIMEOUT_MS = 120_000
+const dir = mkdtempSync(join(tmpdir(), "llm-stop-"))
+const path = (name: string) => join(dir, name)
+const read = (name: string) => readFileSync(path(name), "utf8")
+
+const SHAPE = "--layers 2 --heads 2 --channels 16 --vocab 97 --batch 2 --context 8".split(" ")
+const TRAIN = ["train", "small_train.bin", ...SHAPE, "--val-every", "2", "--sample-every", "3"]
+
+beforeAll(async () => {
+  await buildExecutable()
+  const tokens = Uint16Array.from({ length: 4000 }, (_, i) => (i * i + 3 * i) % 97)
+  writeTokens(path("small_train.bin"), tokens)
+  writeTokens(path("small_val.bin"), tokens.subarray(0, 400))
+}, TIMEOUT_MS)
+
+afterAll(() => rmSync(dir, { recursive: true }))
+
+describe("a run", () => {
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    test(
+      `that gets ${signal} finishes the step, writes the model, exits ${code}`,
+      async () => {
+        const out = `stopped-${signal}`
+        const endless = ["--steps", "1000000", "--out", out]
+        const child = Bun.spawn([LLM, ...TRAIN, ...endless], { cwd: dir, stdout: "pipe" })
+        while (
+          !existsSync(path(`${out}/main.log`)) ||
+          !read(`${out}/main.log`).includes("s:5 trl")
+        ) {
+          await Bun.sleep(20)
+        }
+        child.kill(signal)
+        expect(await child.exited).toBe(code)
+        const steps = read(`${out}/main.log`).match(/ trl:/g)!.length
+        const model = path(`${out}/model_${`${steps}`.padStart(8, "0")}.bin`)
+        expect(existsSync(model)).toBe(true)
+        expect(await new Response(child.stdout).text()).toContain(`stopped after ${steps} of`)
+      },
+      TIMEOUT_MS,
+    )
+  }
+
+  test(
+    "that gets SIGINT before its first step is over leaves no folder",
+    async () => {
+      // More to validate on than a minute is enough for.
+      writeTokens(path("large.bin"), new Uint16Array(20_000_000))
+      const val = ["--val", "large.bin", "--val-batches", "1000000"]
+      const child = Bun.spawn([LLM, ...TRAIN, ...val, "--out", "early/run"], { cwd: dir })
+      while (!existsSync(path("early/run/metrics.jsonl"))) await Bun.sleep(5)
+      child.kill("SIGINT")
+      expect(await child.exited).toBe(130)
+      expect(existsSync(path("early"))).toBe(false)
+      expect(await new Response(child.stdout).text()).toContain("stopped after 0 of")
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "that gets a second SIGINT within the step ends at once, and nothing is torn",
+    async () => {
+      const slow = ["--layers", "4", "--heads", "4", "--channels", "512"]
+      const few = ["--val-every", "0", "--sample-every", "0", "--out", "twice"]
+      const child = Bun.spawn([LLM, "train", ...slow, ...few], { cwd: dir })
+      while (!existsSync(path("twice/main.log")) || read("twice/main.log") === "") {
+        await Bun.sleep(5)
+      }
+      child.kill("SIGINT")
+      await Bun.sleep(20)
+      child.kill("SIGINT")
+      await child.exited
+      expect(child.signalCode).toBe("SIGINT") // which a shell counts as 130
+      expect(readdirSync(path("twice")).sort()).toEqual(["main.log", "metrics.jsonl", "run.toml"])
+      expect(read("twice/main.log")).toMatch(/^s:0 .*\n(s:1 .*\n)?$/)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "goes into a folder whose last run was killed before it had logged anything",
+    async () => {
+      mkdirSync(path("killed"))
+      for (const name of ["main.log", "metrics.jsonl"]) writeFileSync(path(`killed/${name}`), "")
+      const { code } = await run([LLM, ...TRAIN, "--steps", "1", "--out", "killed"], { cwd: dir })
+      expect(code).toBe(0)
+    },
+    TIMEOUT_MS,
+  )
+})
