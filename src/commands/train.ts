@@ -85,7 +85,7 @@ async function run(options: Options): Promise<number> {
       saveWeights(path, program, tensors.parameters, config)
       display.say(`wrote ${path}`)
     }
-    return conclude(display, outcome, data, steps, isKept)
+    return conclude(display, outcome, data, settings, isKept)
   } catch (error) {
     display.clear()
     if (!(error instanceof Diverged)) throw error
@@ -183,17 +183,18 @@ function introduce(
 function conclude(
   display: Display,
   { steps, signal, valLoss }: Outcome,
-  { valEntropy }: Data,
-  wanted: number,
+  { val, valEntropy }: Data,
+  { B, T, valBatches, schedule }: TrainOptions,
   isKept: boolean,
 ): number {
   if (signal) {
     const kept = isKept ? "" : steps === 0 ? "; nothing is kept" : "; nothing is kept without --out"
-    display.say(`stopped after ${steps} of ${wanted} steps${kept}`)
+    display.say(`stopped after ${steps} of ${schedule.steps} steps${kept}`)
     return exitCodeOf(signal)
   }
-  if (valLoss !== undefined && valEntropy !== undefined) {
-    const [loss, entropy] = [valLoss, valEntropy].map((nats) => nats.toFixed(2))
+  if (valLoss !== undefined && val && valEntropy) {
+    const targets = Math.min(valBatches, val.batchesPerEpoch) * B * T // that the loss is over
+    const [loss, entropy] = [valLoss, valEntropy(targets)].map((nats) => nats.toFixed(2))
     display.say(`validation loss ${loss} nats a token; the source's entropy is ${entropy}`)
   }
   return 0

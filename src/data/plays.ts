@@ -43,7 +43,9 @@ export type Corpus = {
   val: Uint16Array
   trainNatsPerToken: number
   valNatsPerToken: number
+  valScenes: TokenizedScene[]
 }
+export type TokenizedScene = { tokens: number; nats: number }
 
 export const CORPUS_SEED = 1
 const CORPUS_BYTES = 1_100_000
@@ -283,11 +285,25 @@ export async function builtinCorpus(seed = CORPUS_SEED): Promise<Corpus> {
     trainNatsPerToken: train.natsPerToken,
     val: val.tokens,
     valNatsPerToken: val.natsPerToken,
+    valScenes: val.scenes,
   }
 }
 
-function tokenize(scenes: Scene[], encode: Encode): { tokens: Uint16Array; natsPerToken: number } {
-  const tokens = Uint16Array.from(scenes.flatMap(({ text }) => [END_OF_TEXT, ...encode(text)]))
+function tokenize(scenes: Scene[], encode: Encode) {
+  const parts = scenes.map(({ text }) => [END_OF_TEXT, ...encode(text)])
+  const tokens = Uint16Array.from(parts.flat())
   const nats = scenes.reduce((sum, scene) => sum + scene.nats, 0)
-  return { tokens, natsPerToken: nats / tokens.length }
+  const sizes = scenes.map((scene, i) => ({ tokens: parts[i]!.length, nats: scene.nats }))
+  return { tokens, natsPerToken: nats / tokens.length, scenes: sizes }
+}
+
+/** Nats in the first `count` tokens of scenes. One that ends within a scene takes its share of it. */
+export function natsOfFirst(scenes: TokenizedScene[], count: number): number {
+  let left = count
+  let sum = 0
+  for (const { tokens, nats } of scenes) {
+    sum += (nats * Math.min(left, tokens)) / tokens
+    left -= Math.min(left, tokens)
+  }
+  return sum
 }

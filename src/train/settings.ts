@@ -3,7 +3,7 @@
 
 import { existsSync } from "node:fs"
 import { Loader, type LoaderOptions } from "../data/loader.ts"
-import { builtinCorpus } from "../data/plays.ts"
+import { builtinCorpus, natsOfFirst } from "../data/plays.ts"
 import { UserError } from "../errors.ts"
 import { readModelHeader } from "../formats/model.ts"
 import {
@@ -68,8 +68,9 @@ export interface Data {
   val?: Loader
   /** Why there is no validation, when there is none. */
   noVal?: string
-  /** The entropy of the built-in corpus's validation part: no model's loss can be below it. */
-  valEntropy?: number
+  /** The entropy of the first `count` validation targets of the built-in corpus, in nats a token: no
+   * model's loss over them can be expected below it. */
+  valEntropy?: (count: number) => number
 }
 
 /** Opens the token files, or makes the built-in corpus. */
@@ -93,7 +94,8 @@ export async function openData(options: Options, shape: LoaderOptions): Promise<
       name: "the built-in corpus of plays",
       train: Loader.over("the built-in corpus", corpus.train, shape),
       val: Loader.over("the built-in corpus's validation part", corpus.val, valShape),
-      valEntropy: corpus.valNatsPerToken,
+      // The first token is no target; it is certain and adds no nats.
+      valEntropy: (count) => natsOfFirst(corpus.valScenes, count + 1) / count,
     }
   }
   const train = Loader.open(tokens, shape)

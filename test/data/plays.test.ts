@@ -1,6 +1,13 @@
 import { describe, expect, test } from "bun:test"
 import fc from "fast-check"
-import { builtinCorpus, type Choices, generatePlays, writeScene } from "../../src/data/plays.ts"
+import {
+  builtinCorpus,
+  type Choices,
+  generatePlays,
+  natsOfFirst,
+  type TokenizedScene,
+  writeScene,
+} from "../../src/data/plays.ts"
 import { loadEncoder } from "../../src/data/tokenizer.ts"
 
 const { text, scenes, nats } = generatePlays({ seed: 1, bytes: 300_000 })
@@ -125,6 +132,16 @@ describe("the built-in corpus", () => {
       expect(entropy).toBeLessThan(1.9)
     }
     expect(corpus).toEqual(await builtinCorpus())
+  })
+
+  test("tells the nats of its first validation tokens, a scene in part as a part of it", async () => {
+    const { val, valScenes, valNatsPerToken } = await builtinCorpus()
+    const [first, second] = valScenes as [TokenizedScene, TokenizedScene]
+    expect(natsOfFirst(valScenes, first.tokens)).toBe(first.nats)
+    const half = natsOfFirst(valScenes, first.tokens + second.tokens / 2)
+    expect(half).toBeCloseTo(first.nats + second.nats / 2, 9)
+    const all = natsOfFirst(valScenes, val.length)
+    expect(all / val.length).toBeCloseTo(valNatsPerToken, 9)
   })
 
   test("no 4-gram model of the training tokens reaches the entropy", async () => {

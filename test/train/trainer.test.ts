@@ -139,6 +139,14 @@ describe("clipping", () => {
     expect(clipped.metrics[0]!.gradNorm).toBe(gradNorm)
   })
 
+  test("a gradient less than twice the limit is scaled down to it as well", async () => {
+    const { gradNorm } = (await train({ steps: 1, gradClip: 0 })).metrics[0]!
+    for (const above of [1.01, 1.5, 1.99]) {
+      const gradClip = gradNorm / above
+      expect(given(await train({ steps: 1, gradClip }))).toBeCloseTo(gradClip, 4)
+    }
+  })
+
   test("a gradient below the limit is left as it is, to the bit", async () => {
     const free = await train({ gradClip: 0 })
     const loose = await train({ gradClip: 1000 })
