@@ -21,7 +21,7 @@ export type LoaderOptions = {
   ranks?: number
 }
 
-type Shard = { name: string; tokens: Tokens; batches: number; checked: boolean }
+type Shard = { name: string; tokens: Tokens; batches: number }
 
 export class Loader {
   readonly tokenCount: number
@@ -41,11 +41,10 @@ export class Loader {
     this.batchTokens = options.B * options.T * options.ranks
     this.tokenCount = shards.reduce((sum, s) => sum + s.tokens.length, 0)
     this.batchesPerEpoch = shards.reduce((sum, s) => sum + s.batches, 0)
-    this.enterShard()
   }
 
-  /** From token files: a path or a glob, in the order of their names. Headers and sizes are checked
-   * here, a shard's tokens when its first batch is read: that is now for the first one. */
+  /** From token files: a path or a glob, in the order of their names. Every token is checked now: a
+   * bad one that is found after hours of training would end the run. */
   static open(pattern: string, options: LoaderOptions): Loader {
     const shards = findFiles(pattern).map((name) =>
       Loader.cut(name, openTokens(name, options.vocabulary), options),
@@ -64,7 +63,8 @@ export class Loader {
     return all
   }
 
-  private static cut(name: string, tokens: Tokens, { B, T, ranks = 1 }: LoaderOptions): Shard {
+  private static cut(name: string, tokens: Tokens, options: LoaderOptions): Shard {
+    const { B, T, vocabulary, ranks = 1 } = options
     const batches = Math.floor((tokens.length - 1) / (B * T * ranks))
     if (batches < 1) {
       const shape = ranks > 1 ? `${ranks} ranks of ${B}×${T}` : `${B}×${T}`
@@ -72,7 +72,8 @@ export class Loader {
         `${name}: ${thousands(tokens.length)} tokens are too few for one batch of ${shape}, which reads ${thousands(B * T * ranks + 1)} (try a smaller --batch or --context)`,
       )
     }
-    return { name, tokens, batches, checked: false }
+    checkTokens(name, tokens, vocabulary)
+    return { name, tokens, batches }
   }
 
   /** The next batch: inputs and targets (B,T), overwritten. */
@@ -89,7 +90,7 @@ export class Loader {
   }
 
   private enterShard(): Shard {
-    const { shuffle, seed, vocabulary } = this.options
+    const { shuffle, seed } = this.options
     if (shuffle) {
       this.shardOrder ??= new Random(seed, this.epoch).permutation(this.shards.length)
     }
@@ -98,8 +99,6 @@ export class Loader {
     if (shuffle) {
       this.batchOrder ??= new Random(seed, this.epoch, index + 1).permutation(shard.batches)
     }
-    if (!shard.checked) checkTokens(shard.name, shard.tokens, vocabulary)
-    shard.checked = true
     return shard
   }
 

@@ -141,6 +141,7 @@ const FILES: Row[] = [
   ["train toks_head.bin", "toks_head.bin: 500 bytes"],
   ["train model.bin", /^llm: model\.bin: /],
   ["train toks.bin --batch 1 --context 8 --vocab 10", /toks\.bin: token .*10/],
+  ["train toks{,_high}.bin --batch 1 --context 8 --vocab 30", /toks_high\.bin: token .*30/],
   ["train toks.bin", "toks.bin: 20 tokens are too few for one batch of 4×64, which reads 257"],
   ["train toks.bin --batch 1 --context 8 --val missing.bin", "missing.bin: cannot read"],
   ["train toks.bin --batch 1 --context 8 --val toks_long.bin", "toks_long.bin: 1,066 bytes"],

@@ -176,14 +176,12 @@ describe("refused in one line", () => {
     expect(open).not.toThrow(/\n/)
   })
 
-  test("a bad token in a later shard, when that shard is reached", () => {
-    const names = join(folder, "{shard_2,vocabulary}.bin")
-    const loader = Loader.open(names, { ...SHAPE, vocabulary: 2100 })
-    expect(() => Loader.open(names, { ...SHAPE, vocabulary: 2039 })).toThrow(UserError)
-    read(loader, 6)
-    const late = Loader.open(join(folder, "shard_{0,1}.bin"), { ...SHAPE, vocabulary: 1050 })
-    read(late, 9)
-    expect(() => read(late, 1)).toThrow("token 50 is 1,050, but the vocabulary has 1,050")
+  test("a bad token in a later shard, before anything is read", () => {
+    for (const shuffle of [false, true]) {
+      const options = { ...SHAPE, vocabulary: 1050, shuffle }
+      const open = () => Loader.open(join(folder, "shard_{0,1}.bin"), options)
+      expect(open).toThrow(/shard_1.bin: token 50 is 1,050, but the vocabulary has 1,050 /)
+    }
   })
 
   test.each([
