@@ -2,7 +2,7 @@
 
 import { basename, extname } from "node:path"
 import type { OnBytes } from "../data/download.ts"
-import { thousands } from "../data/files.ts"
+import { checkFolder, thousands } from "../data/files.ts"
 import { builtinCorpus, CORPUS_SEED } from "../data/plays.ts"
 import { prepareFile, prepareTinyShakespeare, type Split, writeSplit } from "../data/prepare.ts"
 import { type Out, Progress } from "../data/progress.ts"
@@ -31,6 +31,7 @@ export async function data(options: DataOptions, around: DataSurroundings = {}):
   const stdout = around.stdout ?? process.stdout
   const stderr = around.stderr ?? process.stderr
   check(options)
+  checkFolder("--out-dir", outDir)
 
   let name: string
   let split: Split

@@ -40,6 +40,8 @@ import { TRAIN } from "./train-spec.ts"
 const DIVERGED = 3 // exit code of a run whose numbers went bad
 
 async function run(options: Options): Promise<number> {
+  const out = options.text("out")
+  if (out !== undefined) RunFolder.check(out)
   const { config, file } = chooseModel(options)
   const shape = chooseShape(options, config)
   const { B, T, accumulation, totalBatch } = shape
@@ -59,7 +61,6 @@ async function run(options: Options): Promise<number> {
     return trainingProgram(config, { B, T, accumulation, classifierRows, ...numbers })
   })
   const program = await Program.link(tensors, kernels)
-  const out = options.text("out")
   const resolved = { ...options.resolved(), context: T, "total-batch": totalBatch, steps, threads }
   using stop = new Stop()
   const folder =

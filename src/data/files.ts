@@ -3,14 +3,16 @@
 import {
   closeSync,
   fsyncSync,
+  mkdirSync,
   openSync,
   renameSync,
+  rmdirSync,
   rmSync,
   type Stats,
   statSync,
   writeSync,
 } from "node:fs"
-import { basename, dirname, join } from "node:path"
+import { basename, dirname, join, resolve } from "node:path"
 import { UserError } from "../errors.ts"
 
 const REASONS: Record<string, string> = {
@@ -38,6 +40,58 @@ export function reason(error: unknown): string {
   return REASONS[code ?? ""] ?? message
 }
 
+const ROOM = ["ENOSPC", "EDQUOT", "EFBIG"]
+
+/** What can be done about a file that cannot be written. */
+export function wayOut(error: unknown, another = "another folder"): string {
+  const isFull = ROOM.includes((error as NodeJS.ErrnoException).code ?? "")
+  return isFull ? `free some space or choose ${another}` : `choose ${another}`
+}
+
+/** Makes a folder that an option names. Returns what takes it away again, and those above it that it
+ * made, as far as they are empty. */
+export function makeFolder(option: string, path: string): () => void {
+  let made: string | undefined // the first folder of the path that was not there
+  try {
+    made = mkdirSync(path, { recursive: true })
+  } catch (error) {
+    throw new UserError(
+      `${option} ${path}: cannot make the folder: ${reason(error)} (choose another)`,
+    )
+  }
+  return () => {
+    if (made === undefined) return
+    const first = resolve(made)
+    try {
+      for (let folder = resolve(path); folder.startsWith(first); folder = dirname(folder)) {
+        rmdirSync(folder)
+      }
+    } catch {
+      // Something else lies there by now.
+    }
+  }
+}
+
+/** Refuses a folder that takes no files, before the work whose results go there; leaves nothing. */
+export function checkFolder(option: string, path: string): void {
+  const remove = makeFolder(option, path)
+  const file = temporaryName(join(path, "check"))
+  try {
+    closeSync(openSync(file, "wx"))
+    rmSync(file)
+  } catch (error) {
+    throw new UserError(
+      `${option} ${path}: cannot write there: ${reason(error)} (${wayOut(error, "another")})`,
+    )
+  } finally {
+    remove()
+  }
+}
+
+function temporaryName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.tmp`)
+}
+
 /** The size of a regular file that exists. `hint` is the way out, in brackets. */
 export function fileBytes(path: string, hint = "give the path of a file"): number {
   let stats: Stats
@@ -53,8 +107,7 @@ export function fileBytes(path: string, hint = "give the path of a file"): numbe
 
 /** Writes the chunks to a temporary name in the same folder, syncs, renames. */
 export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
-  const folder = dirname(path)
-  const temporary = join(folder, `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.tmp`)
+  const temporary = temporaryName(path)
   let file: number | undefined
   let made = false
   try {
@@ -70,13 +123,11 @@ export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
     file = undefined
     closeSync(handle)
     renameSync(temporary, path)
-    syncFolder(folder)
+    syncFolder(dirname(path))
   } catch (error) {
     if (file !== undefined) closeSync(file)
     if (made) rmSync(temporary, { force: true })
-    throw new UserError(
-      `${path}: cannot write: ${reason(error)} (free some space or choose another folder)`,
-    )
+    throw new UserError(`${path}: cannot write: ${reason(error)} (${wayOut(error)})`)
   }
 }
 

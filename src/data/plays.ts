@@ -297,7 +297,7 @@ function tokenize(scenes: Scene[], encode: Encode) {
   return { tokens, natsPerToken: nats / tokens.length, scenes: sizes }
 }
 
-/** Nats in the first `count` tokens of scenes. One that ends within a scene takes its share of it. */
+/** Nats in the first `count` tokens of scenes. One that ends within a scene takes its share. */
 export function natsOfFirst(scenes: TokenizedScene[], count: number): number {
   let left = count
   let sum = 0

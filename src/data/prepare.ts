@@ -1,11 +1,11 @@
 // From text to a training and a validation file.
 
-import { existsSync, mkdirSync, rmSync } from "node:fs"
+import { existsSync, rmSync } from "node:fs"
 import { extname, join } from "node:path"
 import { UserError } from "../errors.ts"
 import { writeTokens } from "../formats/tokens.ts"
 import type { OnBytes } from "./download.ts"
-import { fileBytes, reason, thousands } from "./files.ts"
+import { fileBytes, makeFolder, thousands } from "./files.ts"
 import { documentJobs, lineJobs, textJobs } from "./jobs.ts"
 import { tokenizeJobs } from "./pool.ts"
 import { END_OF_TEXT } from "./tokenizer.ts"
@@ -85,12 +85,7 @@ export function writeSplit(folder: string, name: string, split: Split): Written[
       `${val}: it is from an earlier run, and training would validate on it (delete it, or choose another --out-dir)`,
     )
   }
-  let made: string | undefined // the first folder of the path that was not there
-  try {
-    made = mkdirSync(folder, { recursive: true })
-  } catch (error) {
-    throw new UserError(`--out-dir ${folder}: cannot make it: ${reason(error)} (choose another)`)
-  }
+  const removeFolder = makeFolder("--out-dir", folder)
   const written: Written[] = []
   try {
     for (const [path, tokens] of [
@@ -103,9 +98,8 @@ export function writeSplit(folder: string, name: string, split: Split): Written[
     }
   } catch (error) {
     // One file without the other would be trained on without validation.
-    for (const path of [...written.map((file) => file.path), made ?? []].flat()) {
-      rmSync(path, { recursive: true, force: true })
-    }
+    for (const { path } of written) rmSync(path, { force: true })
+    removeFolder()
     throw error
   }
   return written

@@ -6,6 +6,7 @@ import { createHash, randomBytes } from "node:crypto"
 import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, join } from "node:path"
+import { reason } from "../data/files.ts"
 import { assert, UserError } from "../errors.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
@@ -77,7 +78,7 @@ export function unpack(dir: string, name: string, content: Uint8Array): string {
     writeFileSync(temporary, content, { mode: 0o600 })
     renameSync(temporary, path)
   } catch (error) {
-    throw new UserError(`${path}: cannot unpack (${(error as Error).message}); ${CACHE_HINT}`)
+    throw new UserError(`${path}: cannot unpack: ${reason(error)} (${CACHE_HINT})`)
   }
   return path
 }
@@ -96,15 +97,13 @@ async function makeCacheDir(): Promise<string> {
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 })
   } catch (error) {
-    throw new UserError(
-      `${dir}: cannot make the cache folder (${(error as Error).message}); ${CACHE_HINT}`,
-    )
+    throw new UserError(`${dir}: cannot make the cache folder: ${reason(error)} (${CACHE_HINT})`)
   }
   // Libraries are loaded from here: nobody else may be able to replace them.
   const { uid, mode } = lstatSync(dir)
   if (uid !== process.getuid!() || (mode & 0o022) !== 0) {
     throw new UserError(
-      `${dir}: the cache folder belongs to, or is writable by, someone else; ${CACHE_HINT}`,
+      `${dir}: the cache folder belongs to, or is writable by, someone else (${CACHE_HINT})`,
     )
   }
   return dir

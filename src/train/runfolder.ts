@@ -1,16 +1,8 @@
 // The run folder: main.log in llm.c's format, metrics.jsonl, run.toml, and the model.
 
-import {
-  appendFileSync,
-  mkdirSync,
-  rmdirSync,
-  rmSync,
-  statfsSync,
-  statSync,
-  truncateSync,
-} from "node:fs"
-import { dirname, join, resolve } from "node:path"
-import { reason, thousands, writeWhole } from "../data/files.ts"
+import { appendFileSync, rmSync, statfsSync, statSync, truncateSync } from "node:fs"
+import { join } from "node:path"
+import { checkFolder, makeFolder, reason, thousands, wayOut, writeWhole } from "../data/files.ts"
 import { UserError } from "../errors.ts"
 import type { Value } from "../options.ts"
 import { VERSION } from "../version.ts"
@@ -30,26 +22,21 @@ const FILES = ["run.toml", "main.log", "metrics.jsonl"] // that every run makes 
 export class RunFolder {
   private constructor(
     readonly path: string,
-    /** The first folder of the path that was not there. */
-    private readonly made: string | undefined,
+    private readonly remove: () => void,
   ) {}
+
+  /** Refuses what `create` would refuse, before long work; leaves nothing. */
+  static check(path: string): void {
+    refuseRun(path)
+    checkFolder("--out", path)
+  }
 
   /** Makes the folder for a new run, whose model will be a file of `modelBytes`. One that holds a run
    * is refused, not overwritten; one with an empty log was killed before it had anything to keep. When
    * it fails it leaves nothing. */
   static create(path: string, settings: Record<string, Value>, modelBytes = 0): RunFolder {
-    if (statSync(join(path, "main.log"), { throwIfNoEntry: false })?.size) {
-      throw new UserError(`--out ${path} already holds a run (choose another folder, or delete it)`)
-    }
-    let made: string | undefined
-    try {
-      made = mkdirSync(path, { recursive: true })
-    } catch (error) {
-      throw new UserError(
-        `--out ${path}: cannot make the folder: ${reason(error)} (choose another)`,
-      )
-    }
-    const folder = new RunFolder(path, made)
+    refuseRun(path)
+    const folder = new RunFolder(path, makeFolder("--out", path))
     try {
       folder.refuseFull(modelBytes)
       const lines = Object.entries({ version: VERSION, command: "train", ...settings })
@@ -67,15 +54,7 @@ export class RunFolder {
   /** Takes away what `create` made, for a run that came to nothing. */
   discard(): void {
     for (const name of FILES) rmSync(this.file(name), { force: true })
-    if (this.made === undefined) return
-    const first = resolve(this.made)
-    try {
-      for (let folder = resolve(this.path); folder.startsWith(first); folder = dirname(folder)) {
-        rmdirSync(folder)
-      }
-    } catch {
-      // Something else has been put there in the meantime.
-    }
+    this.remove()
   }
 
   // Known at the start, not after hours of training.
@@ -111,9 +90,21 @@ export class RunFolder {
     } catch (error) {
       if (bytes !== undefined) truncateSync(path, bytes) // half a line is worse than none
       throw new UserError(
-        `${path}: cannot write: ${reason(error)} (free some space or choose another --out)`,
+        `${path}: cannot write: ${reason(error)} (${wayOut(error, "another --out")})`,
       )
     }
+  }
+}
+
+function refuseRun(path: string): void {
+  let bytes: number | undefined
+  try {
+    bytes = statSync(join(path, "main.log"), { throwIfNoEntry: false })?.size
+  } catch {
+    return // the folder cannot be looked into, which making it will tell
+  }
+  if (bytes) {
+    throw new UserError(`--out ${path} already holds a run (choose another folder, or delete it)`)
   }
 }
 

@@ -30,7 +30,12 @@ export interface Ran {
 /** Runs a command to its end. */
 export async function run(
   command: string[],
-  options: { cwd?: string; env?: Record<string, string | undefined> } = {},
+  options: {
+    cwd?: string
+    env?: Record<string, string | undefined>
+    uid?: number
+    gid?: number
+  } = {},
 ): Promise<Ran> {
   const child = Bun.spawn(command, { cwd: ROOT, stdout: "pipe", stderr: "pipe", ...options })
   const [stdout, stderr] = await Promise.all([
