@@ -1,8 +1,8 @@
 // Tokenizes jobs in as many worker threads as this process may use cores. The result depends on
 // the jobs alone: their order is kept, and the error of the first bad one is reported.
 
-import { availableParallelism } from "node:os"
 import { UserError } from "../errors.ts"
+import { usableCores } from "../native/cpu.ts"
 import { type Job, runJob } from "./jobs.ts"
 import type { Answer } from "./tokenize-worker.ts"
 import { loadEncoder } from "./tokenizer.ts"
@@ -16,7 +16,7 @@ const WORKER = new URL(
 
 export async function tokenizeJobs(
   jobs: Iterable<Job>,
-  workers = availableParallelism(),
+  workers = usableCores(),
   onBytes: (bytesDone: number) => void = () => {},
 ): Promise<Uint16Array> {
   const queue = jobs[Symbol.iterator]()

@@ -2,9 +2,9 @@
 // this process may use.
 
 import { cc } from "bun:ffi"
-import { readFileSync } from "node:fs"
 import { availableParallelism, cpus, totalmem } from "node:os"
 import { cacheDir, unpack } from "./assets.ts"
+import { cgroupLimits } from "./cgroup.ts"
 import { libc } from "./libc.ts"
 
 const LEVELS = {
@@ -81,35 +81,10 @@ export function cpuName(): string {
 
 /** How many cores this process may use: its affinity, cut by the control group's quota. */
 export function usableCores(): number {
-  return Math.max(1, Math.min(availableParallelism(), Math.floor(cgroupQuota())))
+  return Math.max(1, Math.min(availableParallelism(), Math.floor(cgroupLimits().cores)))
 }
 
 /** Bytes of memory that this process may use: the machine's, cut by the control group's limit. */
 export function usableMemory(): number {
-  const limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-  const given = limits.map((path) => Number(readText(path))).filter((bytes) => bytes > 0)
-  return Math.min(totalmem(), ...given)
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, "utf8").trim()
-  } catch {
-    return "" // no such control group: no limit from it
-  }
-}
-
-/** The control group's CPU quota in cores, the least on the way to the root (version 2, then 1). */
-function cgroupQuota(): number {
-  let quota = Number.POSITIVE_INFINITY
-  const group = /^0::(.*)$/m.exec(readText("/proc/self/cgroup"))?.[1] ?? "/"
-  for (let path = group; ; path = path.replace(/\/[^/]*$/, "")) {
-    const [limit = "", period = ""] = readText(`/sys/fs/cgroup${path}/cpu.max`).split(" ")
-    if (Number(limit) > 0) quota = Math.min(quota, Number(limit) / Number(period))
-    if (path === "" || path === "/") break
-  }
-  const limit = Number(readText("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-  const period = Number(readText("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
-  if (limit > 0 && period > 0) quota = Math.min(quota, limit / period)
-  return quota
+  return Math.min(totalmem(), cgroupLimits().memory)
 }
