@@ -6,15 +6,17 @@
 
 #if !(AMX && defined LLM_BF16) // whose microkernel is in product_amx.c
 // One unit of k.
-INLINE void micro_step(vec acc[MR][VECTORS], const vec x[MR], const float *panel,
-                       const int vectors) {
+INLINE void micro_step(vec acc[MR][VECTORS], const real *const a[MR], i64 k, const float *panel,
+                       const int vectors, const int half) {
     vec b[VECTORS];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) b[v] = *(const vec *)(panel + v * LANES);
 #pragma GCC unroll 8
-    for (int i = 0; i < MR; i++)
+    for (int i = 0; i < MR; i++) {
+        const vec x = half ? splat_half(a[i] + k * PER) : splat_unit(a[i] + k * PER);
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) acc[i][v] = multiply_add(acc[i][v], x[i], b[v]);
+        for (int v = 0; v < vectors; v++) acc[i][v] = multiply_add(acc[i][v], x, b[v]);
+    }
 }
 
 INLINE void micro(float *tile, i64 ldt, const real *const rows[MR], const float *panel, int K,
@@ -28,20 +30,12 @@ INLINE void micro(float *tile, i64 ldt, const real *const rows[MR], const float 
         for (int v = 0; v < vectors; v++) acc[i][v] = splat(0);
     }
     const i64 whole = K / PER;
-    vec x[MR];
     for (i64 k = 0; k < whole; next += next_stride) {
         __builtin_prefetch(next, 0, 2);
-        for (const i64 end = min_i64(whole, k + PREFETCH_EVERY); k < end; k++) {
-#pragma GCC unroll 8
-            for (int i = 0; i < MR; i++) x[i] = splat_unit(a[i] + k * PER);
-            micro_step(acc, x, panel + k * NR, vectors);
-        }
+        for (const i64 end = min_i64(whole, k + PREFETCH_EVERY); k < end; k++)
+            micro_step(acc, a, k, panel + k * NR, vectors, 0);
     }
-    if (K % PER) {
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; i++) x[i] = splat_half(a[i] + whole * PER);
-        micro_step(acc, x, panel + whole * NR, vectors);
-    }
+    if (K % PER) micro_step(acc, a, whole, panel + whole * NR, vectors, 1);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
