@@ -19,9 +19,15 @@ const assets = ["c/llm.h", ...reference, ...libraries.map((name) => join(NATIVE_
 // A worker's file is an entry point of its own, so that it exists inside the executable.
 const entries = ["src/main.ts", "src/data/tokenize-worker.ts"]
 const asFiles = [".h", ".c", ".so", ".1"].map((extension) => `--loader=${extension}:file`)
+// Start-up: a command loads its own chunks only, as bytecode, so that nothing is parsed. Settings of
+// the folder where the program happens to be run are none of its business.
+const forStart = ["--splitting", "--bytecode", "--format=esm"].concat(
+  ["dotenv", "bunfig"].map((name) => `--no-compile-autoload-${name}`),
+)
 const { status } = spawnSync(
   process.execPath,
-  ["build", "--compile", "--minify-syntax", "--asset-naming=[name].[ext]", ...asFiles].concat(
+  ["build", "--compile", "--minify-syntax", "--asset-naming=[name].[ext]", ...forStart].concat(
+    asFiles,
     "--outfile=llm",
     ...entries,
     ...assets,

@@ -7,8 +7,8 @@ import { type Job, runJob } from "./jobs.ts"
 import type { Answer } from "./tokenize-worker.ts"
 import { loadEncoder } from "./tokenizer.ts"
 
-// `bun build --compile` puts all modules into one, at the top of the embedded folder, and keeps an
-// extra entry point at its place below the project.
+// `bun build --compile` puts what modules share into chunks at the top of the embedded folder, and
+// keeps an extra entry point at its place below the project.
 const WORKER = new URL(
   import.meta.url.includes("/$bunfs/") ? "./src/data/tokenize-worker.js" : "./tokenize-worker.ts",
   import.meta.url,

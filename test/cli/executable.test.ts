@@ -3,6 +3,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import {
   chmodSync,
+  existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -187,6 +189,19 @@ describe("a run", () => {
     TIMEOUT_MS,
   )
 })
+
+test(
+  "settings of Bun that lie in the folder are none of its business",
+  async () => {
+    mkdirSync(path("foreign"))
+    writeFileSync(path("foreign/bunfig.toml"), 'preload = ["./missing.ts"]\n')
+    writeFileSync(path("foreign/.env"), `LLM_CACHE=${path("foreign/cache")}\n`)
+    const { code, stderr } = await run([LLM, "info"], { cwd: path("foreign") })
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
+    expect(existsSync(path("foreign/cache"))).toBe(false)
+  },
+  TIMEOUT_MS,
+)
 
 describe("the cache folder", () => {
   const info = (cache: string) =>
