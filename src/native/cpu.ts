@@ -41,8 +41,14 @@ int level(void) {
   return amx ? 4 : bf16 ? 3 : v4 ? 2 : v3;
 }`
 
+let probed: Promise<readonly InstructionSet[]> | undefined
 /** The instruction sets that this CPU and system run, weakest first. */
-export async function instructionSets(): Promise<readonly InstructionSet[]> {
+export function instructionSets(): Promise<readonly InstructionSet[]> {
+  probed ??= probe()
+  return probed
+}
+
+async function probe(): Promise<readonly InstructionSet[]> {
   return INSTRUCTION_SETS.slice(0, process.arch === "arm64" ? arm64Level() : await x64Level())
 }
 

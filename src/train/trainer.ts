@@ -66,7 +66,7 @@ export class Trainer {
     const { steps } = schedule
     const flopsAStep = trainingFlops(this.config, T) * totalBatch
     let usualMs = 0 // a step, smoothed
-    let peak = this.measurePeak()
+    let peak = 0 // measured when the first step is done, which need not wait for it
 
     for (let step = 0; ; step++) {
       const isLast = step === steps
@@ -85,7 +85,8 @@ export class Trainer {
       const ms = performance.now() - start
       const tokensPerSecond = (totalBatch / ms) * 1000
       const flops = (flopsAStep / ms) * 1000
-      if (flops > peak) peak = Math.max(peak, this.measurePeak()) // it was measured in a bad moment
+      // No step passes the peak, unless that was measured in a bad moment.
+      if (flops > peak) peak = Math.max(peak, this.measurePeak())
       const mfu = flops / peak
       const metrics = { step, trainLoss, lr, gradNorm, ms, tokensPerSecond, mfu }
       usualMs = usualMs === 0 ? ms : 0.9 * usualMs + 0.1 * ms
