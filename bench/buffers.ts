@@ -1,11 +1,10 @@
 // Memory for the arguments of one kernel call after another: one mapping, laid out anew and filled
 // with plausible numbers for each.
 
-import { assert } from "../src/errors.ts"
+import { type Arguments, BYTES, KERNELS } from "../src/bench/work.ts"
 import type { Parameter, Signature } from "../src/native/contract.ts"
 import type { Kernels } from "../src/native/library.ts"
 import { allocate, type NativeMemory } from "../src/native/memory.ts"
-import { type Arguments, BYTES, KERNELS } from "./work.ts"
 
 const ALIGN = 128 // bytes, as llm.h asks for
 const PATTERN = 2 ** 16 // random numbers that are repeated: drawing all would take minutes
@@ -67,13 +66,4 @@ export class Buffers {
       }
     }
   }
-}
-
-/** A call's arguments in the contract's order. */
-export function inOrder({ name, parameters }: Signature, args: Arguments): number[] {
-  return parameters.map((parameter) => {
-    const value = args[parameter.name]
-    assert(value !== undefined, `${name}: nothing is given for ${parameter.name}`)
-    return value
-  })
 }

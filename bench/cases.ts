@@ -1,7 +1,7 @@
 // Every kernel of the contract at the sizes that it has in GPT-2 124M, B 4 and T 64; attention at
 // T 1024 as well, and a product of a longer batch.
 
-import type { Arguments } from "./work.ts"
+import type { Arguments } from "../src/bench/work.ts"
 
 export interface Case {
   kernel: string

@@ -1,14 +1,14 @@
 // `bun run bench [NAME]`: every kernel by itself, against the machine's limits and the reference.
 
 import { measure } from "mitata"
+import { bestLimits, describeLimits, type Limits, measureLimits } from "../src/bench/machine.ts"
+import { duration, giga, percent, table } from "../src/bench/table.ts"
+import { type Arguments, inOrder, workOf } from "../src/bench/work.ts"
 import { UserError } from "../src/errors.ts"
 import type { Signature } from "../src/native/contract.ts"
 import { contract, Kernels } from "../src/native/library.ts"
-import { Buffers, bytesNeeded, inOrder } from "./buffers.ts"
+import { Buffers, bytesNeeded } from "./buffers.ts"
 import { CASES, type Case } from "./cases.ts"
-import { bestLimits, describeLimits, type Limits, measureLimits } from "./machine.ts"
-import { duration, giga, percent, table } from "./table.ts"
-import { type Arguments, workOf } from "./work.ts"
 
 export interface KernelOptions {
   /** Only kernels whose names contain it. */

@@ -1,13 +1,13 @@
 // Picks the benchmark, reads its options, prints one error line.
 
 import { parseArgs } from "node:util"
+import { benchStep } from "../src/bench/step.ts"
 import { buildNative } from "../src/build/native.ts"
 import { UserError } from "../src/errors.ts"
 import { preset } from "../src/model/config.ts"
 import { usableCores } from "../src/native/cpu.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
 import { benchKernels } from "./kernels.ts"
-import { benchStep } from "./step.ts"
 
 const HELP = `bun run bench [NAME] [options]   every kernel whose name contains NAME, at GPT-2 124M's shapes
 bun run bench step [options]     the whole training step, by phase and by kind of kernel

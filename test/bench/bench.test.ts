@@ -1,11 +1,11 @@
 // The benchmarks measure what is trained: the same calls, and operations that add up to the model's.
 
 import { describe, expect, test } from "bun:test"
-import { callByCall, type Timed } from "../../bench/calls.ts"
 import { CASES } from "../../bench/cases.ts"
 import { benchKernels } from "../../bench/kernels.ts"
-import { benchStep } from "../../bench/step.ts"
-import { KERNELS } from "../../bench/work.ts"
+import { callByCall, type Timed } from "../../src/bench/calls.ts"
+import { benchStep } from "../../src/bench/step.ts"
+import { KERNELS } from "../../src/bench/work.ts"
 import { initialize } from "../../src/model/initialize.ts"
 import { trainingProgram } from "../../src/model/program.ts"
 import { isBf16 } from "../../src/native/contract.ts"

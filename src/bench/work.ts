@@ -1,8 +1,8 @@
 // What a kernel has to do, from its sizes: the floating-point operations and the memory traffic that
 // no implementation can avoid. Both benchmarks divide these by time.
 
-import { assert } from "../src/errors.ts"
-import type { Signature } from "../src/native/contract.ts"
+import { assert } from "../errors.ts"
+import type { Signature } from "../native/contract.ts"
 
 export const CLASSES = [
   "products",
@@ -163,7 +163,7 @@ export interface Work {
 /** What one call has to do. Scratch is an implementation's own affair and counts nothing. */
 export function workOf({ name, parameters }: Signature, args: Arguments): Work {
   const kernel = KERNELS[name]
-  assert(kernel, `bench/work.ts does not know ${name}`)
+  assert(kernel, `src/bench/work.ts does not know ${name}`)
   const touched = { ...kernel.elements(args), ...kernel.touched?.(args) }
   const pointers = parameters.filter(
     (p) => p.type === "pointer" && p.name !== "scratch" && args[p.name] !== 0,
@@ -173,3 +173,12 @@ export function workOf({ name, parameters }: Signature, args: Arguments): Work {
 }
 
 export const BYTES = { f32: 4, bf16: 2, f64: 8, i32: 4, u32: 4 } as const
+
+/** A call's arguments in the contract's order. */
+export function inOrder({ name, parameters }: Signature, args: Arguments): number[] {
+  return parameters.map((parameter) => {
+    const value = args[parameter.name]
+    assert(value !== undefined, `${name}: nothing is given for ${parameter.name}`)
+    return value
+  })
+}

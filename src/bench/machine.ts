@@ -1,9 +1,9 @@
 // What speeds are measured against, and where the process stands in memory.
 
 import { readFileSync } from "node:fs"
-import type { Kernels } from "../src/native/library.ts"
-import { allocate } from "../src/native/memory.ts"
-import { measurePeak } from "../src/native/peak.ts"
+import type { Kernels } from "../native/library.ts"
+import { allocate } from "../native/memory.ts"
+import { measurePeak } from "../native/peak.ts"
 import { giga } from "./table.ts"
 
 // 240 MB an array: far past any cache. Not a power of two: arrays that lie one apart fall on the same

@@ -1,11 +1,11 @@
 // `bun run bench step`: the whole training step. The step as it is trained gives the time; the same
 // calls, made one by one at the planned addresses, tell where it goes.
 
-import { type Config, trainingFlops } from "../src/model/config.ts"
-import { initialize } from "../src/model/initialize.ts"
-import { type TrainingProgram, trainingProgram } from "../src/model/program.ts"
-import type { Kernels } from "../src/native/library.ts"
-import { Program } from "../src/program/link.ts"
+import { type Config, trainingFlops } from "../model/config.ts"
+import { initialize } from "../model/initialize.ts"
+import { type TrainingProgram, trainingProgram } from "../model/program.ts"
+import type { Kernels } from "../native/library.ts"
+import { Program } from "../program/link.ts"
 import { callByCall, type Share, sharesOf, type Timed } from "./calls.ts"
 import { bestLimits, describeLimits, measureLimits, residentMemory } from "./machine.ts"
 import { digits, duration, giga, median, percent, table } from "./table.ts"

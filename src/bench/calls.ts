@@ -1,14 +1,21 @@
 // A program's calls made one by one, at the addresses where the plan put their tensors: the same
 // work on the same memory as in the emitted step, with a clock between the kernels.
 
-import { assert } from "../src/errors.ts"
-import type { Contract } from "../src/native/contract.ts"
-import { contract, type Kernels } from "../src/native/library.ts"
-import type { Program } from "../src/program/link.ts"
-import { type Arg, type Call, isTensor, type Phase } from "../src/program/tensor.ts"
-import { inOrder } from "./buffers.ts"
+import { assert } from "../errors.ts"
+import type { Contract } from "../native/contract.ts"
+import { contract, type Kernels } from "../native/library.ts"
+import type { Program } from "../program/link.ts"
+import { type Arg, type Call, isTensor, type Phase } from "../program/tensor.ts"
 import { median } from "./table.ts"
-import { type Arguments, CLASSES, KERNELS, type OpClass, type Work, workOf } from "./work.ts"
+import {
+  type Arguments,
+  CLASSES,
+  inOrder,
+  KERNELS,
+  type OpClass,
+  type Work,
+  workOf,
+} from "./work.ts"
 
 /** A phase, and what it learns at run time. */
 export interface Timed {
