@@ -9,6 +9,8 @@ import { usableCores } from "../src/native/cpu.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
 import { benchKernels } from "./kernels.ts"
 
+const PASSES = 5 // call by call, of a step
+
 const HELP = `bun run bench [NAME] [options]   every kernel whose name contains NAME, at GPT-2 124M's shapes
 bun run bench step [options]     the whole training step, by phase and by kind of kernel
 
@@ -62,7 +64,7 @@ async function main(args: string[]): Promise<number> {
       throw new UserError(`--context ${T} is longer than ${init}'s ${config.maxT}`)
     const B = whole("--batch", values.batch, 4)
     const steps = whole("--steps", values.steps, 7)
-    process.stdout.write(await benchStep(kernels, { config, B, T, steps }))
+    process.stdout.write(await benchStep(kernels, { config, B, T, steps, passes: PASSES }))
     return 0
   } catch (error) {
     if (!(error instanceof UserError)) throw error

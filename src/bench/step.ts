@@ -1,4 +1,4 @@
-// `bun run bench step`: the whole training step. The step as it is trained gives the time; the same
+// `bun run bench step` and `llm info --bench`: the whole training step. The step as it is trained gives the time; the same
 // calls, made one by one at the planned addresses, tell where it goes.
 
 import { type Config, trainingFlops } from "../model/config.ts"
@@ -16,9 +16,11 @@ export interface StepOptions {
   T: number
   /** Steps timed. */
   steps: number
+  /** Passes call by call. */
+  passes: number
 }
 
-const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
+export const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
 /** Phases in their order, with what each learns when it is called. */
 const PHASES: Record<string, Record<string, number>> = {
   forward: {},
@@ -27,14 +29,13 @@ const PHASES: Record<string, Record<string, number>> = {
   update: { lr: 1e-4, grad_scale: 1, step: 1 },
 }
 const SEED = 42
-const PASSES = 5 // call by call
 
 /** A report on `steps` steps of training on random tokens. */
 export async function benchStep(
   kernels: Kernels,
-  { config, B, T, steps }: StepOptions,
+  { config, B, T, steps, passes }: StepOptions,
+  before = measureLimits(kernels), // and not beside the arena: memory holds one of the two
 ): Promise<string> {
-  const limits = [measureLimits(kernels)] // before the arena, so that memory holds one of the two
   const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
   const program = await Program.link(source, kernels)
   initialize(program, source, config, kernels, SEED)
@@ -45,8 +46,8 @@ export async function benchStep(
   runStep(program) // touches every page
   const times = Array.from({ length: steps }, () => runStep(program))
   const memory = residentMemory()
-  const calls = await callByCall(program, phasesOf(source), kernels, PASSES)
-  limits.push(measureLimits(kernels))
+  const calls = await callByCall(program, phasesOf(source), kernels, passes)
+  const limits = [before, measureLimits(kernels)]
   const { peak, bandwidth } = bestLimits(limits)
 
   const totals = times.map((phases) => phases.reduce((sum, ms) => sum + ms, 0))

@@ -1,20 +1,29 @@
-// llm info: this machine and its kernels.
+// llm info: this machine and its kernels, and how fast they train.
 
+import { benchBriefly } from "../bench/brief.ts"
 import type { Command } from "../main.ts"
 import { cpuName, instructionSets, usableCores } from "../native/cpu.ts"
 import { openDevice } from "../native/device.ts"
 import { libraries } from "../native/library.ts"
 import { measurePeak } from "../native/peak.ts"
-import type { CommandSpec } from "../options.ts"
+import type { CommandSpec, Options } from "../options.ts"
 import { VERSION } from "../version.ts"
 
 const spec: CommandSpec = {
   name: "info",
   summary: "Prints the version, this machine, the kernels chosen, and the measured f32 peak.",
-  options: [],
+  options: [
+    {
+      name: "bench",
+      group: "Measure",
+      kind: "flag",
+      help: "train for ten seconds: time by kind of work, what is lost where",
+    },
+  ],
+  examples: ["llm info --bench"],
 }
 
-async function run(): Promise<number> {
+async function run(options: Options): Promise<number> {
   const sets = await instructionSets()
   const kernels = await openDevice("auto", 0)
   const peak = measurePeak(kernels)
@@ -30,6 +39,7 @@ async function run(): Promise<number> {
     rows.push([`library ${name}`, reason ?? "usable"])
   }
   for (const [name, value] of rows) process.stdout.write(`${name.padEnd(24)}${value}\n`)
+  if (options.flag("bench")) process.stdout.write(`\n${await benchBriefly(kernels)}`)
   return 0
 }
 
