@@ -4,15 +4,19 @@ import { parseArgs } from "node:util"
 import { benchStep } from "../src/bench/step.ts"
 import { buildNative } from "../src/build/native.ts"
 import { UserError } from "../src/errors.ts"
-import { preset } from "../src/model/config.ts"
+import { type Config, preset } from "../src/model/config.ts"
 import { usableCores } from "../src/native/cpu.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
 import { benchKernels } from "./kernels.ts"
+import { benchSample } from "./sample.ts"
 
 const PASSES = 5 // call by call, of a step
 
+type BenchOptions = { kernels: Kernels; values: ReturnType<typeof parse>["values"] }
+
 const HELP = `bun run bench [NAME] [options]   every kernel whose name contains NAME, at GPT-2 124M's shapes
 bun run bench step [options]     the whole training step, by phase and by kind of kernel
+bun run bench sample [options]   tokens a second of a sampler, against memory
 
   --threads N       threads of the kernels (the cores this process may use)
   --library NAME    kernel library, such as x86-64-v3 (the best that this CPU runs)
@@ -21,8 +25,10 @@ bun run bench step [options]     the whole training step, by phase and by kind o
 Kernels:
   --quick           a few milliseconds each: that they run, not how fast
 
-Step:
+Step and sample:
   --init PRESET     model (gpt2:d12)
+
+Step:
   --batch N         B (4)
   --context N       T (64)
   --steps N         steps timed (7)
@@ -32,6 +38,26 @@ timed over and over on the same operands, which stay in the caches as far as the
 100 % of memory's bandwidth means that they do. Results go to stdout, progress to stderr.
 `
 
+/** Benchmarks that are not the kernels', with the options that are theirs. */
+const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Promise<string> }> = {
+  step: {
+    options: ["init", "batch", "context", "steps"],
+    run: ({ kernels, values }) => {
+      const { init, config } = model(values.init)
+      const T = whole("--context", values.context, 64)
+      if (T > config.maxT)
+        throw new UserError(`--context ${T} is longer than ${init}'s ${config.maxT}`)
+      const B = whole("--batch", values.batch, 4)
+      const steps = whole("--steps", values.steps, 7)
+      return benchStep(kernels, { config, B, T, steps, passes: PASSES })
+    },
+  },
+  sample: {
+    options: ["init"],
+    run: ({ kernels, values }) => benchSample(kernels, model(values.init).config),
+  },
+}
+
 async function main(args: string[]): Promise<number> {
   try {
     const { values, positionals } = parse(args)
@@ -39,38 +65,34 @@ async function main(args: string[]): Promise<number> {
       process.stdout.write(HELP)
       return 0
     }
-    const isStep = positionals[0] === "step"
     if (positionals.length > 1) throw new UserError(`one name, not ${positionals.join(" and ")}`)
-    const foreign = (isStep ? ["quick"] : ["init", "batch", "context", "steps"]).find(
-      (name) => name in values,
-    )
-    if (foreign) throw new UserError(`--${foreign} is not for ${isStep ? "a step" : "kernels"}`)
+    const [name = ""] = positionals
+    const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined
+    const own = ["help", "threads", "library", ...(bench?.options ?? ["quick"])]
+    const foreign = Object.keys(values).find((option) => !own.includes(option))
+    if (foreign) throw new UserError(`--${foreign} is not for ${bench ? name : "kernels"}`)
 
     const { warning } = await buildNative((line) => console.error(line))
-    const name = (values.library as LibraryName) ?? (await bestCpuLibrary())
-    if (!name) throw new UserError(`no kernel library to measure: ${warning}`)
-    const kernels = await Kernels.open(name)
+    const library = (values.library as LibraryName) ?? (await bestCpuLibrary())
+    if (!library) throw new UserError(`no kernel library to measure: ${warning}`)
+    const kernels = await Kernels.open(library)
     kernels.call("llm_threads", whole("--threads", values.threads, usableCores()))
-    if (!isStep) {
-      const options = { filter: positionals[0], quick: values.quick ?? false }
-      process.stdout.write(await benchKernels(kernels, options))
-      return 0
-    }
-    const init = values.init ?? "gpt2:d12"
-    const config = preset(init)
-    if (!config) throw new UserError(`--init ${init} is no preset (try gpt2:d12)`)
-    const T = whole("--context", values.context, 64)
-    if (T > config.maxT)
-      throw new UserError(`--context ${T} is longer than ${init}'s ${config.maxT}`)
-    const B = whole("--batch", values.batch, 4)
-    const steps = whole("--steps", values.steps, 7)
-    process.stdout.write(await benchStep(kernels, { config, B, T, steps, passes: PASSES }))
+    const text = bench
+      ? bench.run({ kernels, values })
+      : benchKernels(kernels, { filter: name, quick: values.quick ?? false })
+    process.stdout.write(await text)
     return 0
   } catch (error) {
     if (!(error instanceof UserError)) throw error
     process.stderr.write(`bench: ${error.message}\n`)
     return 2
   }
+}
+
+function model(init = "gpt2:d12"): { init: string; config: Config } {
+  const config = preset(init)
+  if (!config) throw new UserError(`--init ${init} is no preset (try gpt2:d12)`)
+  return { init, config }
 }
 
 function parse(args: string[]) {

@@ -1,0 +1,92 @@
+// `bun run bench sample`: tokens a second of a sampler with a cache. Every weight is read once a
+// token, so that memory sets the pace; what the loop around the decode phase adds is shown apart.
+
+import { bestLimits, describeLimits, measureLimits } from "../src/bench/machine.ts"
+import { digits, duration, giga, median, percent, table } from "../src/bench/table.ts"
+import { type Config, parameterCount } from "../src/model/config.ts"
+import { initialize } from "../src/model/initialize.ts"
+import { type DecodeTensors, decodeProgram } from "../src/model/program.ts"
+import type { Kernels } from "../src/native/library.ts"
+import { Program } from "../src/program/link.ts"
+import { generate } from "../src/sample/generate.ts"
+
+const SEED = 42
+const WINDOW = 64 // tokens of a row
+
+interface Row {
+  what: string
+  /** The first position of the window. */
+  from: number
+  times: number[]
+}
+
+/** A table of the decode phase at the cache's beginning and end, and of the sampler as it is used. */
+export async function benchSample(kernels: Kernels, config: Config): Promise<string> {
+  const before = measureLimits(kernels)
+  const tensors = decodeProgram(config)
+  const program = await Program.link(tensors, kernels)
+  initialize(program, tensors, config, kernels, SEED)
+  decode(program, tensors, 0, 2) // touches every page
+
+  const last = config.maxT - WINDOW
+  const rows: Row[] = [
+    { what: "decode", from: 0, times: decode(program, tensors, 0, WINDOW) },
+    { what: "decode", from: last, times: decode(program, tensors, last, WINDOW) },
+    { what: "generate", from: 0, times: await sample(program, tensors, config) },
+  ]
+  const limits = [before, measureLimits(kernels)]
+  program.free()
+  const { bandwidth } = bestLimits(limits)
+  const body = rows.map(({ what, from, times }) => {
+    const perSecond = 1000 / median(times)
+    const weights = weightBytes(config) * perSecond
+    const all = weights + cacheBytes(config, from) * perSecond
+    return [
+      ...[what, `${from} to ${from + times.length - 1}`, duration(median(times))],
+      ...[digits(perSecond), `${giga(weights)} GB/s`, percent(weights / bandwidth)],
+      ...[
+        percent(all / bandwidth),
+        percent((all * median(times)) / Math.min(...times) / bandwidth),
+      ],
+    ]
+  })
+  const headings = [
+    "what",
+    "positions",
+    "a token:",
+    "tokens/s:",
+    "over the weights:",
+    "% of memory:",
+  ]
+  const more = ["with the cache:", "best token:"]
+  const text = table([...headings, ...more], body)
+  return `${tensors.title}\n${describeLimits(kernels, limits)}\n\n${text}`
+}
+
+/** Bytes that a token reads: of wte all rows, as the classifier; of wpe one. */
+const weightBytes = (config: Config) => 4 * (parameterCount(config) - (config.maxT - 1) * config.C)
+const cacheBytes = ({ L, C }: Config, position: number) => 2 * 4 * L * C * (position + WINDOW / 2)
+
+/** Milliseconds of the decode phase at each of `count` positions. */
+function decode(program: Program, tensors: DecodeTensors, from: number, count: number): number[] {
+  const position = program.view(tensors.position)
+  return Array.from({ length: count }, (_, i) => {
+    position[0] = from + i
+    const start = performance.now()
+    program.run("decode")
+    return performance.now() - start
+  })
+}
+
+/** Milliseconds of each token of text, with the choice of the token. */
+async function sample(program: Program, tensors: DecodeTensors, config: Config): Promise<number[]> {
+  const filters = { temperature: 1, topK: 0, topP: 1 }
+  const options = { prompt: [0], count: WINDOW, context: config.maxT, seed: SEED, ...filters }
+  const times: number[] = []
+  let last = performance.now()
+  for await (const _ of generate(program, tensors, config, options)) {
+    times.push(performance.now() - last)
+    last = performance.now()
+  }
+  return times.slice(1) // the first waits for the prompt
+}
