@@ -9,6 +9,8 @@ import { usableCores } from "../src/native/cpu.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
 import { benchKernels } from "./kernels.ts"
 import { benchSample } from "./sample.ts"
+import { benchShared } from "./shared.ts"
+import { benchStart } from "./start.ts"
 
 const PASSES = 5 // call by call, of a step
 
@@ -17,6 +19,8 @@ type BenchOptions = { kernels: Kernels; values: ReturnType<typeof parse>["values
 const HELP = `bun run bench [NAME] [options]   every kernel whose name contains NAME, at GPT-2 124M's shapes
 bun run bench step [options]     the whole training step, by phase and by kind of kernel
 bun run bench sample [options]   tokens a second of a sampler, against memory
+bun run bench shared [options]   a step with one core loaded by another process
+bun run bench start [options]    from the command to the first step
 
   --threads N       threads of the kernels (the cores this process may use)
   --library NAME    kernel library, such as x86-64-v3 (the best that this CPU runs)
@@ -25,7 +29,7 @@ bun run bench sample [options]   tokens a second of a sampler, against memory
 Kernels:
   --quick           a few milliseconds each: that they run, not how fast
 
-Step and sample:
+Step, sample and start:
   --init PRESET     model (gpt2:d12)
 
 Step:
@@ -55,6 +59,14 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
   sample: {
     options: ["init"],
     run: ({ kernels, values }) => benchSample(kernels, model(values.init).config),
+  },
+  shared: { options: [], run: ({ kernels }) => benchShared(kernels) },
+  start: {
+    options: ["init"],
+    run: ({ kernels, values }) => {
+      const { init, config } = model(values.init)
+      return benchStart(kernels, init, config)
+    },
   },
 }
 

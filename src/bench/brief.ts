@@ -1,18 +1,16 @@
 // `llm info --bench`: the step's report in about ten seconds, on the largest of a few models that
 // this machine's speed and memory allow.
 
-import { type Config, parameterCount, preset, SMALL, trainingFlops } from "../model/config.ts"
+import { parameterCount, preset, SMALL, trainingFlops } from "../model/config.ts"
 import { trainingProgram } from "../model/program.ts"
 import { usableMemory } from "../native/cpu.ts"
 import type { Kernels } from "../native/library.ts"
 import { planMemory } from "../program/plan.ts"
 import { type Limits, measureLimits } from "./machine.ts"
-import { ADAMW, benchStep, type StepOptions } from "./step.ts"
-
-type Model = { config: Config; B: number; T: number }
+import { ADAMW, benchStep, type StepOptions, type StepShape } from "./step.ts"
 
 // Largest first; the last is for the reference kernels.
-const MODELS: Model[] = [
+const MODELS: StepShape[] = [
   { config: preset("gpt2:d12")!, B: 4, T: 64 },
   { config: preset("gpt2:d6")!, B: 4, T: 64 },
   { config: SMALL, B: 4, T: 64 },
@@ -26,18 +24,18 @@ const ADAMW_BYTES = 28 // a parameter: four numbers read, three written
 
 /** What a machine of these limits and this memory measures in the budget. */
 export function chooseBrief({ peak, bandwidth }: Limits, memoryBytes: number): StepOptions {
-  const stepMs = ({ config, B, T }: Model) =>
+  const stepMs = ({ config, B, T }: StepShape) =>
     (B * T * trainingFlops(config, T) * 1000) / (EXPECTED * peak) +
     (ADAMW_BYTES * parameterCount(config) * 1000) / bandwidth
   // The first step, which touches the memory, counts as one that is timed.
-  const repeats = (model: Model) => Math.floor((BUDGET_MS / stepMs(model) - 1) / 2)
-  const fits = (model: Model) => repeats(model) >= LEAST && arenaBytes(model) <= memoryBytes / 2
+  const repeats = (model: StepShape) => Math.floor((BUDGET_MS / stepMs(model) - 1) / 2)
+  const fits = (model: StepShape) => repeats(model) >= LEAST && arenaBytes(model) <= memoryBytes / 2
   const model = MODELS.find(fits) ?? MODELS.at(-1)!
   const times = Math.min(MOST, Math.max(LEAST, repeats(model)))
   return { ...model, steps: times, passes: times }
 }
 
-function arenaBytes({ config, B, T }: Model): number {
+function arenaBytes({ config, B, T }: StepShape): number {
   const { phases, always } = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
   return planMemory(phases, always).peak
 }

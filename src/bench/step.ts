@@ -10,10 +10,13 @@ import { callByCall, type Share, sharesOf, type Timed } from "./calls.ts"
 import { bestLimits, describeLimits, measureLimits, residentMemory } from "./machine.ts"
 import { digits, duration, giga, median, percent, table } from "./table.ts"
 
-export interface StepOptions {
+export interface StepShape {
   config: Config
   B: number
   T: number
+}
+
+export interface StepOptions extends StepShape {
   /** Steps timed. */
   steps: number
   /** Passes call by call. */
@@ -36,14 +39,7 @@ export async function benchStep(
   { config, B, T, steps, passes }: StepOptions,
   before = measureLimits(kernels), // and not beside the arena: memory holds one of the two
 ): Promise<string> {
-  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
-  const program = await Program.link(source, kernels)
-  initialize(program, source, config, kernels, SEED)
-  for (const tensor of [source.tokens, source.targets]) {
-    const view = program.view(tensor)
-    for (let i = 0; i < view.length; i++) view[i] = Math.floor(Math.random() * config.V)
-  }
-  runStep(program) // touches every page
+  const { source, program } = await readyStep(kernels, { config, B, T })
   const times = Array.from({ length: steps }, () => runStep(program))
   const memory = residentMemory()
   const calls = await callByCall(program, phasesOf(source), kernels, passes)
@@ -66,8 +62,21 @@ export async function benchStep(
   return [head, phaseTable(times, ms), shareTable(shares, peak, bandwidth)].join("\n")
 }
 
+/** A linked step on random tokens that has run once, and so touched every page. */
+export async function readyStep(kernels: Kernels, { config, B, T }: StepShape) {
+  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
+  const program = await Program.link(source, kernels)
+  initialize(program, source, config, kernels, SEED)
+  for (const tensor of [source.tokens, source.targets]) {
+    const view = program.view(tensor)
+    for (let i = 0; i < view.length; i++) view[i] = Math.floor(Math.random() * config.V)
+  }
+  runStep(program)
+  return { source, program }
+}
+
 /** Milliseconds of each phase of one step. */
-function runStep(program: Program): number[] {
+export function runStep(program: Program): number[] {
   return Object.entries(PHASES).map(([name, runtime]) => {
     const start = performance.now()
     program.run(name, ...Object.values(runtime))

@@ -1,0 +1,55 @@
+// `bun run bench shared`: what a step costs when another process wants one of the cores. Threads
+// that wait by spinning, or that own a fixed part of the work, would make everybody wait for the
+// slowest one.
+
+import { readyStep, runStep, type StepShape } from "../src/bench/step.ts"
+import { duration, median, table } from "../src/bench/table.ts"
+import { preset, SMALL } from "../src/model/config.ts"
+import { describeConfig } from "../src/model/program.ts"
+import type { Kernels } from "../src/native/library.ts"
+import type { Program } from "../src/program/link.ts"
+
+const SHAPES: StepShape[] = [
+  { config: preset("gpt2:d12")!, B: 4, T: 64 },
+  { config: SMALL, B: 4, T: 64 },
+]
+const MEASURE_MS = 5000
+const AT_LEAST = 3 // steps
+
+/** A table of steps with all cores free, and with one of them loaded. */
+export async function benchShared(kernels: Kernels): Promise<string> {
+  const rows: string[][] = []
+  for (const shape of SHAPES) {
+    const { program } = await readyStep(kernels, shape)
+    const alone = steps(program)
+    const busy = Bun.spawn([...PINNED, process.execPath, "-e", "for (;;);"])
+    await Bun.sleep(500) // until it has started
+    const shared = steps(program)
+    busy.kill()
+    await busy.exited
+    const after = steps(program)
+    const best = Math.min(median(alone), median(after))
+    rows.push([
+      `${describeConfig(shape.config).split(":")[0]}, ${shape.B}×${shape.T}`,
+      ...[median(alone), median(shared), median(after)].map(duration),
+      `${(median(shared) / best).toFixed(2)} ×`,
+    ])
+    program.free()
+  }
+  const headings = ["step", "alone:", "one core loaded:", "alone again:", "cost:"]
+  return `${kernels.name}, ${kernels.call("llm_threads", 0)} threads\n\n${table(headings, rows)}`
+}
+
+// To the first core, so that the scheduler cannot spread its load.
+const PINNED = Bun.which("taskset") ? ["taskset", "-c", "0"] : []
+
+/** Milliseconds of as many steps as the time allows. */
+function steps(program: Program): number[] {
+  const times: number[] = []
+  for (let left = MEASURE_MS; left > 0 || times.length < AT_LEAST; ) {
+    const ms = runStep(program).reduce((sum, phase) => sum + phase, 0)
+    times.push(ms)
+    left -= ms
+  }
+  return times
+}
