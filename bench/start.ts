@@ -89,7 +89,7 @@ async function writeAndRead(kernels: Kernels, config: Config, path: string): Pro
       saveWeights(path, program, tensors.parameters, config)
     } else {
       const start = performance.now()
-      loadWeights(path, program, tensors.parameters, config)
+      loadWeights(path, program, tensors, config, kernels)
       times.push(performance.now() - start)
     }
     program.free()
