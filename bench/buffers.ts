@@ -1,7 +1,8 @@
 // Memory for the arguments of one kernel call after another: one mapping, laid out anew and filled
 // with plausible numbers for each.
 
-import { type Arguments, BYTES, KERNELS } from "../src/bench/work.ts"
+import { type Arguments, BYTES, kernelWork } from "../src/bench/work.ts"
+import { roundToBf16 } from "../src/data/bf16.ts"
 import type { Parameter, Signature } from "../src/native/contract.ts"
 import type { Kernels } from "../src/native/library.ts"
 import { allocate, type NativeMemory } from "../src/native/memory.ts"
@@ -17,7 +18,7 @@ const alignedBytes = (parameter: Parameter, elements: number) =>
 
 /** Bytes that a call's pointers need together. */
 export function bytesNeeded(signature: Signature, scalars: Arguments): number {
-  const elements = KERNELS[signature.name]!.elements(scalars)
+  const elements = kernelWork(signature.name).elements(scalars)
   return pointersOf(signature).reduce((sum, p) => sum + alignedBytes(p, elements[p.name]!), 0)
 }
 
@@ -34,7 +35,7 @@ export class Buffers {
 
   /** A call's arguments by name. Pointers lead to numbers in [0, 1), integers below V. */
   prepare(signature: Signature, scalars: Arguments, absent: string[] = []): Arguments {
-    const elements = KERNELS[signature.name]!.elements(scalars)
+    const elements = kernelWork(signature.name).elements(scalars)
     const args: Arguments = { ...scalars }
     let offset = 0
     for (const parameter of pointersOf(signature)) {
@@ -51,6 +52,7 @@ export class Buffers {
   }
 
   private fill({ name, element }: Parameter, offset: number, length: number, scalars: Arguments) {
+    const isBf16 = element === "bf16"
     if (element === "u32") {
       this.kernels.call("rng_seed", this.memory.address + offset, SEED)
     } else if (element === "i32") {
@@ -58,9 +60,12 @@ export class Buffers {
       const below = scalars.V ?? scalars.Vp ?? 1
       for (let i = 0; i < length; i++) view[i] = Math.floor(this.pattern[i % PATTERN]! * below)
       if (name === "position") view[0] = scalars.maxT! - 1
-    } else if (element === "f32") {
-      const view = this.memory.view(Float32Array, offset, length)
-      view.set(this.pattern.subarray(0, Math.min(length, PATTERN)))
+    } else if (element === "f32" || isBf16) {
+      const view = isBf16
+        ? this.memory.view(Uint16Array, offset, length)
+        : this.memory.view(Float32Array, offset, length)
+      const pattern = isBf16 ? this.pattern.map(roundToBf16) : this.pattern
+      view.set(pattern.subarray(0, Math.min(length, PATTERN)))
       for (let done = PATTERN; done < length; done *= 2) {
         view.copyWithin(done, 0, Math.min(done, length - done))
       }

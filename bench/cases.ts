@@ -102,7 +102,7 @@ function flat(kernel: string, n: number, options: Arguments = {}): Case {
 
 const ADAMW = {
   ...{ lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
-  ...{ grad_scale: 1, step: 10 },
+  ...{ grad_scale: 1, step: 10, stochastic: 0, seed: 1, stream: 0 },
 }
 
 export const CASES: Case[] = [
@@ -125,6 +125,8 @@ export const CASES: Case[] = [
   flat("mean_forward", N),
   flat("squared_norm", Vp * C),
   flat("adamw_update", Vp * C, ADAMW),
+  flat("bf16_round", 4 * C * C),
+  flat("bf16_widen", Vp),
   { kernel: "rng_seed", sizes: { seed: 42 }, reference: { seed: 42 } },
   flat("normal_fill", 4 * C * C, { mean: 0, std: 0.02 }),
 ]

@@ -5,7 +5,7 @@ import { bestLimits, describeLimits, type Limits, measureLimits } from "../src/b
 import { duration, giga, percent, table } from "../src/bench/table.ts"
 import { type Arguments, inOrder, workOf } from "../src/bench/work.ts"
 import { UserError } from "../src/errors.ts"
-import type { Signature } from "../src/native/contract.ts"
+import { isBf16, kernelOf, type Precision, type Signature } from "../src/native/contract.ts"
 import { contract, Kernels } from "../src/native/library.ts"
 import { Buffers, bytesNeeded } from "./buffers.ts"
 import { CASES, type Case } from "./cases.ts"
@@ -15,6 +15,7 @@ export interface KernelOptions {
   filter?: string
   /** A few milliseconds a kernel: shows that everything runs, not how fast. */
   quick: boolean
+  precision?: Precision
 }
 
 interface Timing {
@@ -36,25 +37,27 @@ const BATCH = 64 // calls timed at once, of kernels that take microseconds
 /** A table of the kernels whose names contain `filter`. */
 export async function benchKernels(
   kernels: Kernels,
-  { filter = "", quick }: KernelOptions,
+  { filter = "", quick, precision = "fp32" }: KernelOptions,
 ): Promise<string> {
-  const cases = CASES.filter(({ kernel }) => kernel.includes(filter))
+  const signatures = await contract()
+  const signature = (c: Case) => kernelOf(signatures, c.kernel, precision)
+  const cases = CASES.filter(({ kernel }) => kernel.includes(filter)).filter((c) => {
+    return kernels.precisions.includes("bf16") || !isBf16(signature(c))
+  })
   if (cases.length === 0) {
     const names = [...new Set(CASES.map(({ kernel }) => kernel))]
     throw new UserError(`no kernel's name contains ${filter} (there are ${names.join(", ")})`)
   }
-  const signatures = await contract()
-  const signature = (c: Case) => signatures.get(c.kernel)!
   const bytes = Math.max(...cases.map((c) => bytesNeeded(signature(c), c.sizes)))
   const runner = new Runner(kernels, new Buffers(bytes, kernels), quick)
-  const limits = [measureLimits(kernels)]
+  const limits = [measureLimits(kernels, precision)]
 
   const results: Result[] = []
   for (const [i, c] of cases.entries()) {
     process.stderr.write(`${i + 1}/${cases.length} ${c.kernel} ${shapeText(c.sizes)}\n`)
     results.push(await runner.run(c, signature(c)))
   }
-  limits.push(measureLimits(kernels))
+  limits.push(measureLimits(kernels, precision))
   return `${describeLimits(kernels, limits)}\n\n${resultTable(results, bestLimits(limits))}`
 }
 
@@ -75,14 +78,14 @@ class Runner {
       shape: shapeText(c.reference),
       perSecond: await this.reference(c, signature),
     }
-    const name = c.fused ? `${c.kernel} + ${c.fused}` : c.kernel
+    const name = c.fused ? `${signature.name} + ${c.fused}` : signature.name
     const unit = flops > 0 ? "GFLOP/s" : "GB/s"
     return { name, shape: shapeText(c.sizes), time, work: flops || bytes, unit, reference }
   }
 
   /** The reference's operations or bytes a second. */
   private async reference(c: Case, signature: Signature): Promise<number> {
-    const key = `${c.kernel} ${shapeText(c.reference)} ${c.fused}`
+    const key = `${signature.name} ${shapeText(c.reference)} ${c.fused}`
     const known = this.references.get(key)
     if (known) return known
     this.referenceKernels ??= await Kernels.open("reference")
@@ -95,7 +98,7 @@ class Runner {
 
   private async time(
     kernels: Kernels,
-    { kernel, options, absent }: Case,
+    { options, absent }: Case,
     signature: Signature,
     sizes: Arguments,
   ): Promise<[Timing, Arguments]> {
@@ -103,7 +106,7 @@ class Runner {
     const values = inOrder(signature, args)
     const isReference = kernels.name === "reference"
     const seconds = this.quick ? 0.01 : isReference ? 0.05 : 0.4
-    const stats = await measure(() => kernels.call(kernel, ...values), {
+    const stats = await measure(() => kernels.call(signature.name, ...values), {
       min_cpu_time: seconds * 1e9,
       min_samples: this.quick ? 2 : isReference ? 3 : 12,
       batch_samples: this.quick ? 4 : BATCH,

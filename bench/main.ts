@@ -5,6 +5,7 @@ import { benchStep } from "../src/bench/step.ts"
 import { buildNative } from "../src/build/native.ts"
 import { UserError } from "../src/errors.ts"
 import { type Config, preset } from "../src/model/config.ts"
+import type { Precision } from "../src/native/contract.ts"
 import { usableCores } from "../src/native/cpu.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
 import { benchKernels } from "./kernels.ts"
@@ -23,6 +24,7 @@ bun run bench shared [options]   a step with one core loaded by another process
 bun run bench start [options]    from the command to the first step
 
   --threads N       threads of the kernels (the cores this process may use)
+  --precision NAME  fp32, bf16 (fp32); of kernels, step and sample
   --library NAME    kernel library, such as x86-64-v3 (the best that this CPU runs)
   --help
 
@@ -37,7 +39,7 @@ Step:
   --context N       T (64)
   --steps N         steps timed (7)
 
-A percentage is of the fp32 peak, or of the memory bandwidth, measured in the same run. Kernels are
+A percentage is of the peak in that precision, or of the memory bandwidth, measured in the same run. Kernels are
 timed over and over on the same operands, which stay in the caches as far as they fit: more than
 100 % of memory's bandwidth means that they do. Results go to stdout, progress to stderr.
 `
@@ -45,7 +47,7 @@ timed over and over on the same operands, which stay in the caches as far as the
 /** Benchmarks that are not the kernels', with the options that are theirs. */
 const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Promise<string> }> = {
   step: {
-    options: ["init", "batch", "context", "steps"],
+    options: ["init", "batch", "context", "steps", "precision"],
     run: ({ kernels, values }) => {
       const { init, config } = model(values.init)
       const T = whole("--context", values.context, 64)
@@ -53,12 +55,16 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
         throw new UserError(`--context ${T} is longer than ${init}'s ${config.maxT}`)
       const B = whole("--batch", values.batch, 4)
       const steps = whole("--steps", values.steps, 7)
-      return benchStep(kernels, { config, B, T, steps, passes: PASSES })
+      const precision = precisionOf(values.precision, kernels)
+      return benchStep(kernels, { config, B, T, precision, steps, passes: PASSES })
     },
   },
   sample: {
-    options: ["init"],
-    run: ({ kernels, values }) => benchSample(kernels, model(values.init).config),
+    options: ["init", "precision"],
+    run: ({ kernels, values }) => {
+      const precision = precisionOf(values.precision, kernels)
+      return benchSample(kernels, model(values.init).config, precision)
+    },
   },
   shared: { options: [], run: ({ kernels }) => benchShared(kernels) },
   start: {
@@ -80,7 +86,7 @@ async function main(args: string[]): Promise<number> {
     if (positionals.length > 1) throw new UserError(`one name, not ${positionals.join(" and ")}`)
     const [name = ""] = positionals
     const bench = Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined
-    const own = ["help", "threads", "library", ...(bench?.options ?? ["quick"])]
+    const own = ["help", "threads", "library", ...(bench?.options ?? ["quick", "precision"])]
     const foreign = Object.keys(values).find((option) => !own.includes(option))
     if (foreign) throw new UserError(`--${foreign} is not for ${bench ? name : "kernels"}`)
 
@@ -91,7 +97,11 @@ async function main(args: string[]): Promise<number> {
     kernels.call("llm_threads", whole("--threads", values.threads, usableCores()))
     const text = bench
       ? bench.run({ kernels, values })
-      : benchKernels(kernels, { filter: name, quick: values.quick ?? false })
+      : benchKernels(kernels, {
+          filter: name,
+          quick: values.quick ?? false,
+          precision: precisionOf(values.precision, kernels),
+        })
     process.stdout.write(await text)
     return 0
   } catch (error) {
@@ -107,6 +117,12 @@ function model(init = "gpt2:d12"): { init: string; config: Config } {
   return { init, config }
 }
 
+function precisionOf(name: string | undefined, { precisions, name: library }: Kernels): Precision {
+  const precision = precisions.find((known) => known === (name ?? "fp32"))
+  if (precision) return precision
+  throw new UserError(`--precision ${name}: ${library} has ${precisions.join(" and ")}`)
+}
+
 function parse(args: string[]) {
   const text = { type: "string" } as const
   const flag = { type: "boolean" } as const
@@ -116,7 +132,7 @@ function parse(args: string[]) {
       allowPositionals: true,
       options: {
         ...{ help: flag, quick: flag, threads: text, library: text },
-        ...{ init: text, batch: text, context: text, steps: text },
+        ...{ init: text, batch: text, context: text, steps: text, precision: text },
       },
     })
   } catch (error) {

@@ -3,16 +3,18 @@
 
 import { bestLimits, describeLimits, measureLimits } from "../src/bench/machine.ts"
 import { digits, duration, giga, median, percent, table } from "../src/bench/table.ts"
+import { roundToBf16 } from "../src/data/bf16.ts"
 import { type Config, parameterCount } from "../src/model/config.ts"
-import { initialize } from "../src/model/initialize.ts"
 import { type DecodeTensors, decodeProgram } from "../src/model/program.ts"
+import type { Precision } from "../src/native/contract.ts"
 import type { Kernels } from "../src/native/library.ts"
 import { allocate } from "../src/native/memory.ts"
 import { Program } from "../src/program/link.ts"
-import { elements, type Tensor, tensorBytes } from "../src/program/tensor.ts"
+import { BYTES, type Tensor, tensorBytes } from "../src/program/tensor.ts"
 import { generate } from "../src/sample/generate.ts"
 
 const SEED = 42
+const WEIGHT = 0.02
 const WINDOW = 64 // tokens of a row
 const READS = 20
 
@@ -24,11 +26,18 @@ interface Row {
 }
 
 /** A table of the decode phase at the cache's beginning and end, and of the sampler as it is used. */
-export async function benchSample(kernels: Kernels, config: Config): Promise<string> {
-  const limits = [measureLimits(kernels)]
-  const tensors = decodeProgram(config)
+export async function benchSample(
+  kernels: Kernels,
+  config: Config,
+  precision: Precision,
+): Promise<string> {
+  const limits = [measureLimits(kernels, precision)]
+  const tensors = decodeProgram(config, precision)
   const program = await Program.link(tensors, kernels)
-  initialize(program, tensors, config, kernels, SEED)
+  // Any weights will do: a token takes the same time.
+  for (const tensor of Object.values(tensors.parameters)) {
+    program.view(tensor).fill(precision === "bf16" ? roundToBf16(WEIGHT) : WEIGHT)
+  }
   decode(program, tensors, 0, 2) // touches every page
 
   const last = config.maxT - WINDOW
@@ -37,14 +46,15 @@ export async function benchSample(kernels: Kernels, config: Config): Promise<str
     { what: "decode", from: last, times: decode(program, tensors, last, WINDOW) },
     { what: "generate", from: 0, times: await sample(program, tensors, config) },
   ]
-  limits.push(measureLimits(kernels))
+  limits.push(measureLimits(kernels, precision))
   const reading = readingSpeed(kernels, program, tensors.parameters.wte!)
   const bandwidth = Math.max(reading, bestLimits(limits).bandwidth)
   program.free()
   const body = rows.map(({ what, from, times }) => {
     const perSecond = 1000 / median(times)
-    const weights = weightBytes(config) * perSecond
-    const all = weights + cacheBytes(config, from) * perSecond
+    const size = BYTES[tensors.parameters.wte!.dtype]
+    const weights = size * weightsRead(config) * perSecond
+    const all = weights + size * cacheRead(config, from) * perSecond
     return [
       ...[what, `${from} to ${from + times.length - 1}`, duration(median(times))],
       ...[digits(perSecond), `${giga(weights)} GB/s`, percent(weights / bandwidth)],
@@ -74,16 +84,16 @@ function readingSpeed(kernels: Kernels, program: Program, large: Tensor): number
   let best = 0
   for (let run = 0; run < READS; run++) {
     const start = performance.now()
-    kernels.call("squared_norm", out.address, program.address(large), elements(large))
+    kernels.call("squared_norm", out.address, program.address(large), tensorBytes(large) / 4)
     best = Math.max(best, (tensorBytes(large) * 1000) / (performance.now() - start))
   }
   out.free()
   return best
 }
 
-/** Bytes that a token reads: of wte all rows, as the classifier; of wpe one. */
-const weightBytes = (config: Config) => 4 * (parameterCount(config) - (config.maxT - 1) * config.C)
-const cacheBytes = ({ L, C }: Config, position: number) => 2 * 4 * L * C * (position + WINDOW / 2)
+/** Numbers that a token reads: of wte all rows, as the classifier; of wpe one. */
+const weightsRead = (config: Config) => parameterCount(config) - (config.maxT - 1) * config.C
+const cacheRead = ({ L, C }: Config, position: number) => 2 * L * C * (position + WINDOW / 2)
 
 /** Milliseconds of the decode phase at each of `count` positions. */
 function decode(program: Program, tensors: DecodeTensors, from: number, count: number): number[] {

@@ -2,7 +2,7 @@
 // work on the same memory as in the emitted step, with a clock between the kernels.
 
 import { assert } from "../errors.ts"
-import type { Contract } from "../native/contract.ts"
+import { type Contract, kernelOf, type Precision } from "../native/contract.ts"
 import { contract, type Kernels } from "../native/library.ts"
 import type { Program } from "../program/link.ts"
 import { type Arg, type Call, isTensor, type Phase } from "../program/tensor.ts"
@@ -11,7 +11,7 @@ import {
   type Arguments,
   CLASSES,
   inOrder,
-  KERNELS,
+  kernelWork,
   type OpClass,
   type Work,
   workOf,
@@ -52,11 +52,12 @@ export async function callByCall(
   program: Program,
   phases: Timed[],
   kernels: Kernels,
+  precision: Precision,
   passes: number,
 ): Promise<TimedCall[]> {
   const signatures = await contract()
   const calls = phases.flatMap(({ phase, runtime }) =>
-    phase.calls.map((call) => prepare(call, program, runtime, signatures)),
+    phase.calls.map((call) => prepare(call, program, runtime, precision, signatures)),
   )
   for (let pass = 0; pass < passes; pass++) {
     for (const { kernel, values, times } of calls) {
@@ -66,7 +67,7 @@ export async function callByCall(
     }
   }
   return calls.map(({ kernel, times, flops, bytes }) => {
-    return { class: KERNELS[kernel]!.class, ms: median(times), flops, bytes }
+    return { class: kernelWork(kernel).class, ms: median(times), flops, bytes }
   })
 }
 
@@ -74,14 +75,19 @@ function prepare(
   { kernel, args }: Call,
   program: Program,
   runtime: Record<string, number>,
+  precision: Precision,
   signatures: Contract,
 ): Prepared {
-  const signature = signatures.get(kernel)
-  assert(signature, `llm.h has no ${kernel}`)
+  const signature = kernelOf(signatures, kernel, precision)
   const named: Arguments = Object.fromEntries(
     signature.parameters.map(({ name }, i) => [name, argumentOf(args[i]!, program, runtime)]),
   )
-  return { kernel, values: inOrder(signature, named), times: [], ...workOf(signature, named) }
+  return {
+    kernel: signature.name,
+    values: inOrder(signature, named),
+    times: [],
+    ...workOf(signature, named),
+  }
 }
 
 function argumentOf(arg: Arg, program: Program, runtime: Record<string, number>): number {

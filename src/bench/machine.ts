@@ -1,6 +1,7 @@
 // What speeds are measured against, and where the process stands in memory.
 
 import { readFileSync } from "node:fs"
+import type { Precision } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
 import { allocate } from "../native/memory.ts"
 import { measurePeak } from "../native/peak.ts"
@@ -12,7 +13,8 @@ const STREAM_ELEMENTS = 60_000_000
 const STREAM_RUNS = 10
 
 export interface Limits {
-  /** f32 operations a second. */
+  precision: Precision
+  /** Operations a second, of products in `precision`. */
   peak: number
   /** Bytes a second. */
   bandwidth: number
@@ -20,12 +22,14 @@ export interface Limits {
 
 /** Of all threads together. Others slow the machine down and never speed it up, so limits are
  * measured before and after, and the best count. */
-export function measureLimits(kernels: Kernels): Limits {
-  return { peak: measurePeak(kernels), bandwidth: measureBandwidth(kernels) }
+export function measureLimits(kernels: Kernels, precision: Precision = "fp32"): Limits {
+  const peak = measurePeak(kernels, precision)
+  return { precision, peak, bandwidth: measureBandwidth(kernels) }
 }
 
 export function bestLimits(measured: Limits[]): Limits {
   return {
+    precision: measured[0]!.precision,
     peak: Math.max(...measured.map(({ peak }) => peak)),
     bandwidth: Math.max(...measured.map(({ bandwidth }) => bandwidth)),
   }
@@ -33,11 +37,11 @@ export function bestLimits(measured: Limits[]): Limits {
 
 /** One line on what percentages are of. */
 export function describeLimits(kernels: Kernels, measured: Limits[]): string {
-  const { peak, bandwidth } = bestLimits(measured)
+  const { precision, peak, bandwidth } = bestLimits(measured)
   const each = (value: (limits: Limits) => number) => measured.map((m) => giga(value(m))).join(", ")
   return (
     `${kernels.name}, ${kernels.call("llm_threads", 0)} threads; ` +
-    `fp32 peak ${giga(peak)} GFLOP/s (before and after: ${each((m) => m.peak)}); ` +
+    `${precision} peak ${giga(peak)} GFLOP/s (before and after: ${each((m) => m.peak)}); ` +
     `memory ${giga(bandwidth)} GB/s (${each((m) => m.bandwidth)})`
   )
 }

@@ -1,9 +1,10 @@
-// `bun run bench step` and `llm info --bench`: the whole training step. The step as it is trained gives the time; the same
-// calls, made one by one at the planned addresses, tell where it goes.
+// `bun run bench step` and `llm info --bench`: the whole training step. The step as it is trained
+// gives the time; the same calls, made one by one at the planned addresses, tell where it goes.
 
 import { type Config, trainingFlops } from "../model/config.ts"
 import { initialize } from "../model/initialize.ts"
 import { type TrainingProgram, trainingProgram } from "../model/program.ts"
+import type { Precision } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
 import { Program } from "../program/link.ts"
 import { callByCall, type Share, sharesOf, type Timed } from "./calls.ts"
@@ -14,6 +15,7 @@ export interface StepShape {
   config: Config
   B: number
   T: number
+  precision?: Precision
 }
 
 export interface StepOptions extends StepShape {
@@ -36,14 +38,14 @@ const SEED = 42
 /** A report on `steps` steps of training on random tokens. */
 export async function benchStep(
   kernels: Kernels,
-  { config, B, T, steps, passes }: StepOptions,
-  before = measureLimits(kernels), // and not beside the arena: memory holds one of the two
+  { config, B, T, precision = "fp32", steps, passes }: StepOptions,
+  before = measureLimits(kernels, precision), // and not beside the arena: memory holds one of the two
 ): Promise<string> {
-  const { source, program } = await readyStep(kernels, { config, B, T })
+  const { source, program } = await readyStep(kernels, { config, B, T, precision })
   const times = Array.from({ length: steps }, () => runStep(program))
   const memory = residentMemory()
-  const calls = await callByCall(program, phasesOf(source), kernels, passes)
-  const limits = [before, measureLimits(kernels)]
+  const calls = await callByCall(program, phasesOf(source), kernels, precision, passes)
+  const limits = [before, measureLimits(kernels, precision)]
   const { peak, bandwidth } = bestLimits(limits)
 
   const totals = times.map((phases) => phases.reduce((sum, ms) => sum + ms, 0))
@@ -63,8 +65,8 @@ export async function benchStep(
 }
 
 /** A linked step on random tokens that has run once, and so touched every page. */
-export async function readyStep(kernels: Kernels, { config, B, T }: StepShape) {
-  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW })
+export async function readyStep(kernels: Kernels, { config, B, T, precision }: StepShape) {
+  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW, precision })
   const program = await Program.link(source, kernels)
   initialize(program, source, config, kernels, SEED)
   for (const tensor of [source.tokens, source.targets]) {

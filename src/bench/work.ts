@@ -148,11 +148,23 @@ export const KERNELS: Record<string, Kernel> = {
   squared_norm: { class: "optimizer", elements: ({ n }) => ({ out: 1, inp: n! }) },
   adamw_update: {
     class: "optimizer",
-    elements: ({ n }) => pick("param", "m", "v", "grad")(n!),
-    touched: ({ n }) => pick("param", "m", "v")(twice(n!)),
+    elements: ({ n }) => pick("param", "master", "m", "v", "grad")(n!),
+    touched: ({ n, master }) => ({
+      ...pick("param", "master", "m", "v")(twice(n!)),
+      ...(master ? { param: n! } : {}), // overwritten
+    }),
   },
+  bf16_round: { class: "set-up", elements: ({ n }) => pick("out", "inp")(n!) },
+  bf16_widen: { class: "rest", elements: ({ n }) => pick("out", "inp")(n!) },
   rng_seed: { class: "set-up", elements: () => ({ state: 625 }) },
   normal_fill: { class: "set-up", elements: ({ n }) => ({ out: n!, state: 625 }) },
+}
+
+/** What a kernel of llm.h has to do, in either precision. */
+export function kernelWork(name: string): Kernel {
+  const kernel = KERNELS[name] ?? KERNELS[name.replace(/_bf16$/, "")]
+  assert(kernel, `src/bench/work.ts does not know ${name}`)
+  return kernel
 }
 
 export interface Work {
@@ -162,8 +174,7 @@ export interface Work {
 
 /** What one call has to do. Scratch is an implementation's own affair and counts nothing. */
 export function workOf({ name, parameters }: Signature, args: Arguments): Work {
-  const kernel = KERNELS[name]
-  assert(kernel, `src/bench/work.ts does not know ${name}`)
+  const kernel = kernelWork(name)
   const touched = { ...kernel.elements(args), ...kernel.touched?.(args) }
   const pointers = parameters.filter(
     (p) => p.type === "pointer" && p.name !== "scratch" && args[p.name] !== 0,

@@ -35,6 +35,10 @@ async function run(options: Options): Promise<number> {
     ["kernels", kernels.name],
     ["f32 peak", `${(peak / 1e9).toFixed(1)} GFLOP/s, measured`],
   ]
+  if (kernels.precisions.includes("bf16")) {
+    const bf16Peak = measurePeak(kernels, "bf16")
+    rows.push(["bf16 peak", `${(bf16Peak / 1e9).toFixed(1)} GFLOP/s, measured`])
+  }
   for (const { name, reason } of await libraries()) {
     rows.push([`library ${name}`, reason ?? "usable"])
   }

@@ -6,7 +6,8 @@ import { preset } from "../../src/model/config.ts"
 import { buildExecutable, LLM, run } from "../cli/executable.ts"
 
 const TIMEOUT_MS = 120_000
-const [GIGA, MACHINE] = [1e9, { peak: 500e9, bandwidth: 60e9 }]
+const GIGA = 1e9
+const MACHINE = { precision: "fp32", peak: 500e9, bandwidth: 60e9 } as const
 
 describe("the model", () => {
   test("is GPT-2 124M where a step of 4×64 takes half a second", () => {
@@ -22,7 +23,7 @@ describe("the model", () => {
   })
 
   test("is the smallest for kernels too slow for any, and each of its figures a median", () => {
-    const { B, T, steps, passes } = chooseBrief({ peak: 1e8, bandwidth: 1e9 }, GIGA)
+    const { B, T, steps, passes } = chooseBrief({ ...MACHINE, peak: 1e8, bandwidth: 1e9 }, GIGA)
     expect([B, T, steps, passes]).toEqual([1, 16, 2, 2])
   })
 })
