@@ -26,7 +26,7 @@ static void input_block(real *dinp, const real *dout, const real *weight, const 
         i64 ks = min_i64(KC, OC - k);
         for (i64 j = 0; j < cs; j += NR)
             REAL(pack_columns)(panels + j * UNITS(KC), weight + k * C + c + j, C, ks, cs - j);
-        Next next = {weight + (k + ks) * C + c, C, min_i64(KC, OC - k - ks), cs, 0};
+        Next next = {weight + (k + ks) * C + c, C, min_i64(KC, OC - k - ks), cs, 0, NULL};
         REAL(block_product)(tile, C_BLOCK, dout + n * OC + k, OC, ns, panels, UNITS(KC) * NR, cs,
                             (int)ks, k > 0, &next);
     }
@@ -94,7 +94,8 @@ static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
         const int more = n + ns < w->N;
         const i64 next_oc = more ? oc : oc + OC_BLOCK * team_size(), next_n = more ? n + ns : 0;
         Next next = {w->dout + next_n * w->OC + next_oc, w->OC,
-                     next_oc < w->OC ? min_i64(KC, w->N - next_n) : 0, OC_BLOCK, 0};
+                     next_oc < w->OC ? min_i64(KC, w->N - next_n) : 0, OC_BLOCK, 0,
+                     NULL};
         for (i64 j = 0; j < cs; j += NR) {
             const float *panel = w->panels + (c + j) * UNITS(w->N) + n / PER * NR;
             if (c + j + NR > w->C) {

@@ -2,18 +2,20 @@
 #include "product.h"
 #include "unit.h"
 
-#define PREFETCH_EVERY 8 // units
+#define UNROLL (8 / VECTORS) // units
 
 #if !(AMX && defined LLM_BF16) // whose microkernel is in product_amx.c
-// One unit of k.
-INLINE void micro_step(vec acc[MR][VECTORS], const real *const a[MR], i64 k, const float *panel,
-                       const int vectors, const int half) {
+// One unit of k, or the half that an odd K ends with. A row's number is loaded just before its use:
+// numbers loaded ahead would push sums out of the registers.
+INLINE void micro_step(vec acc[MR][VECTORS], const real *const rows[MR], i64 unit,
+                       const float *panel, const int vectors, const int half) {
     vec b[VECTORS];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) b[v] = *(const vec *)(panel + v * LANES);
+    for (int v = 0; v < vectors; v++) b[v] = *(const vec *)(panel + unit * NR + v * LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++) {
-        const vec x = half ? splat_half(a[i] + k * PER) : splat_unit(a[i] + k * PER);
+        const real *at = rows[i] + unit * PER;
+        const vec x = half ? splat_half(at) : splat_unit(at);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) acc[i][v] = multiply_add(acc[i][v], x, b[v]);
     }
@@ -30,12 +32,14 @@ INLINE void micro(float *tile, i64 ldt, const real *const rows[MR], const float 
         for (int v = 0; v < vectors; v++) acc[i][v] = splat(0);
     }
     const i64 whole = K / PER;
-    for (i64 k = 0; k < whole; next += next_stride) {
+    i64 k = 0;
+    for (; k + UNROLL <= whole; k += UNROLL, next += next_stride) {
         __builtin_prefetch(next, 0, 2);
-        for (const i64 end = min_i64(whole, k + PREFETCH_EVERY); k < end; k++)
-            micro_step(acc, a, k, panel + k * NR, vectors, 0);
+#pragma GCC unroll 4
+        for (int u = 0; u < UNROLL; u++) micro_step(acc, a, k + u, panel, vectors, 0);
     }
-    if (K % PER) micro_step(acc, a, whole, panel + whole * NR, vectors, 1);
+    for (; k < whole; k++) micro_step(acc, a, k, panel, vectors, 0);
+    if (K % PER) micro_step(acc, a, whole, panel, vectors, 1);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
@@ -46,32 +50,34 @@ INLINE void micro(float *tile, i64 ldt, const real *const rows[MR], const float 
         }
 }
 
-static void micro_product(float *tile, i64 ldt, const real *const rows[MR], const float *panel,
-                          int K, i64 columns, int add, const real *next, i64 next_stride) {
-    switch (ceil_div(columns, LANES)) {
-    case 1: micro(tile, ldt, rows, panel, K, 1, add, next, next_stride); break;
+// The last panel may have fewer vectors.
+static void micro_edge(float *tile, i64 ldt, const real *const rows[MR], const float *panel, int K,
+                       i64 vectors, int add, const real *next, i64 next_stride) {
+    if (vectors == 1) micro(tile, ldt, rows, panel, K, 1, add, next, next_stride);
 #if VECTORS == 4
-    case 2: micro(tile, ldt, rows, panel, K, 2, add, next, next_stride); break;
-    case 3: micro(tile, ldt, rows, panel, K, 3, add, next, next_stride); break;
+    if (vectors == 2) micro(tile, ldt, rows, panel, K, 2, add, next, next_stride);
+    if (vectors == 3) micro(tile, ldt, rows, panel, K, 3, add, next, next_stride);
 #endif
-    default: micro(tile, ldt, rows, panel, K, VECTORS, add, next, next_stride);
-    }
 }
 
 void REAL(block_product)(float *tile, i64 ldt, const real *first, i64 stride, i64 rows,
                          const float *panels, i64 panel_stride, i64 columns, int K, int add,
                          Next *next) {
-    const i64 step = ceil_div(K / PER, PREFETCH_EVERY);
+    const i64 step = K / PER / UNROLL;
     for (i64 i = 0; i < rows; i += MR) {
         const real *strip[MR]; // past the last row it is the last one again, and nobody looks
         for (int r = 0; r < MR; r++) strip[r] = first + min_i64(i + r, rows - 1) * stride;
         for (i64 j = 0; j < columns; j += NR) {
-            const int some = next && next->rows > 0;
-            micro_product(tile + i * ldt + j, ldt, strip, panels + j / NR * panel_stride, K,
-                          columns - j, add, some ? next->at + next->done : first,
-                          some ? next->stride : 0);
+            while (next && next->rows <= 0) next = next->then;
+            float *t = tile + i * ldt + j;
+            const float *panel = panels + j / NR * panel_stride;
+            const real *ahead = next ? next->at + next->done : first;
+            const i64 ahead_stride = next ? next->stride : 0, vectors = ceil_div(columns - j, LANES);
+            if (vectors >= VECTORS)
+                micro(t, ldt, strip, panel, K, VECTORS, add, ahead, ahead_stride);
+            else micro_edge(t, ldt, strip, panel, K, vectors, add, ahead, ahead_stride);
             // A call has fetched `step` rows of one column of lines.
-            if (some && (next->done += LINE) >= next->columns) {
+            if (next && (next->done += LINE) >= next->columns) {
                 next->done = 0;
                 next->at += step * next->stride;
                 next->rows -= step;

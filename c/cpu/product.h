@@ -28,11 +28,12 @@
 #define PER (4 / (i64)sizeof(real)) // numbers of a unit
 #define UNITS(k) (((k) + PER - 1) / PER)
 
-/* (rows, columns) that will be needed when a product is done: fetched into the second-level cache
- * while it runs, because the units that load have time to spare then. */
-typedef struct {
+/* (rows, columns) that will be needed when a product is done, and then what `then` says: fetched into
+ * the second-level cache while it runs, because the units that load have time to spare then. */
+typedef struct Next {
     const real *at;
     i64 stride, rows, columns, done; // columns done of the rows now being fetched
+    struct Next *then;
 } Next;
 
 /* The product of rows (rows,K), `stride` apart, and panels of `columns` columns, `panel_stride`
