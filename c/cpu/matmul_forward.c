@@ -4,7 +4,8 @@
 #include "vecmath.h"
 
 #define OC_BLOCK 96 // of strips and of vectors a whole number, for every LANES
-#define N_BLOCK 256
+#define N_BLOCK 128
+#define PARTS (16 / LANES) // vectors of a cache line
 #define FEW 16 // below as many rows, vectors run along C instead
 #define FEW_OC 64 // output channels of a task then
 
@@ -25,28 +26,60 @@ INLINE void finish(const Epilogue *e, i64 row, i64 column, vec v, i64 left) {
     stream_n(e->out + at, v, left);
 }
 
-// tile (ocs,ns), rows of N_BLOCK.
+// tile (ocs,ns), rows of N_BLOCK. A row of out is written by whole cache lines: the halves of one
+// that is streamed would each go to memory.
 static void finish_transposed(const Epilogue *e, const float *tile, i64 oc, i64 ocs, i64 n,
                               i64 ns) {
     for (i64 j = 0; j < ns; j += LANES)
-        for (i64 i = 0; i < ocs; i += LANES) {
-            vec r[LANES];
+        for (i64 i = 0; i < ocs; i += PARTS * LANES) {
+            vec r[PARTS][LANES];
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++) {
 #pragma GCC unroll 16
-            for (int l = 0; l < LANES; l++) r[l] = load(tile + (i + l) * N_BLOCK + j);
-            transpose(r);
+                for (int l = 0; l < LANES; l++)
+                    r[p][l] = load(tile + (i + p * LANES + l) * N_BLOCK + j);
+                transpose(r[p]);
+            }
             for (int l = 0; l < min_i64(LANES, ns - j); l++)
-                finish(e, n + j + l, oc + i, r[l], ocs - i);
+#pragma GCC unroll 4
+                for (int p = 0; p < PARTS; p++) {
+                    const i64 o = i + p * LANES;
+                    if (o < ocs) finish(e, n + j + l, oc + o, r[p][l], ocs - o);
+                }
         }
 }
 
-static void block(const Epilogue *e, const float *panels, const real *weight, i64 C, i64 oc,
-                  i64 ocs, i64 n, i64 ns) {
+typedef struct {
+    Epilogue epilogue;
+    const float *panels; // inp packed by KC columns, in these by NR rows
+    const real *weight;
+    i64 N, C, OC, ocs; // ocs: output channels of a task
+} Forward;
+
+INLINE const float *panel_of(const Forward *f, i64 n, i64 k) {
+    return f->panels + k / PER * round_up(f->N, NR) + n * UNITS(min_i64(KC, f->C - k));
+}
+
+// Tasks of the same output channels follow one another.
+static void block(const Forward *f, i64 task) {
+    const i64 C = f->C, n_blocks = ceil_div(f->N, N_BLOCK);
+    const i64 oc = task / n_blocks * f->ocs, n = task % n_blocks * N_BLOCK;
+    const i64 ocs = min_i64(f->ocs, f->OC - oc), ns = min_i64(N_BLOCK, f->N - n);
     float *tile = workspace();
-    for (i64 k = 0; k < C; k += KC)
-        REAL(block_product)(tile, N_BLOCK, weight + oc * C + k, C, ocs,
-                            panels + n * UNITS(C) + k / PER * NR, UNITS(C) * NR, ns,
-                            (int)min_i64(KC, C - k), k > 0, NULL);
-    finish_transposed(e, tile, oc, ocs, n, ns);
+    for (i64 k = 0; k < C; k += KC) {
+        // What comes next: more columns of this block, or most likely that one's first.
+        const i64 ks = min_i64(KC, C - k), next_k = k + ks < C ? k + ks : 0;
+        const i64 next_ks = min_i64(KC, C - next_k), next_task = next_k ? task : task + team_size();
+        const i64 next_oc = next_task / n_blocks * f->ocs, next_n = next_task % n_blocks * N_BLOCK;
+        const i64 next_ns = round_up(min_i64(N_BLOCK, f->N - next_n), NR);
+        Next panels = {(const real *)panel_of(f, next_n, next_k), LINE,
+                       next_ns * UNITS(next_ks) * PER / LINE, LINE, 0, NULL};
+        Next rows = {f->weight + next_oc * C + next_k, C, min_i64(f->ocs, f->OC - next_oc), next_ks,
+                     0, &panels};
+        REAL(block_product)(tile, N_BLOCK, f->weight + oc * C + k, C, ocs, panel_of(f, n, k),
+                            UNITS(ks) * NR, ns, (int)ks, k > 0, &rows);
+    }
+    finish_transposed(&f->epilogue, tile, oc, ocs, n, ns);
     stream_end();
 }
 
@@ -119,21 +152,22 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
             few_block(&e, inp, weight, N, C, oc, min_i64(FEW_OC, OC - oc));
         return;
     }
-    const i64 step = 4 * LANES, steps = ceil_div(C, step);
-    const i64 n_blocks = ceil_div(N, N_BLOCK);
+    const i64 step = 4 * LANES, n_blocks = ceil_div(N, N_BLOCK); // KC is a multiple of step
     i64 ocs = OC_BLOCK;
     while (ocs > 48 && n_blocks * ceil_div(OC, ocs) < 4 * team_size()) ocs -= 48;
+    const Forward f = {e, scratch, weight, N, C, OC, ocs};
+    const i64 tasks = n_blocks * ceil_div(OC, ocs);
 #pragma omp parallel
     {
 #pragma omp for collapse(2)
         for (i64 n = 0; n < N; n += NR)
-            for (i64 s = 0; s < steps; s++)
-                REAL(pack_rows)(scratch + n * UNITS(C) + s * step / PER * NR, inp + n * C + s * step,
-                                C, N - n, min_i64(step, C - s * step));
-#pragma omp for collapse(2) schedule(dynamic)
-        for (i64 oc = 0; oc < OC; oc += ocs)
-            for (i64 n = 0; n < N; n += N_BLOCK)
-                block(&e, scratch, weight, C, oc, min_i64(ocs, OC - oc), n,
-                      min_i64(N_BLOCK, N - n));
+            for (i64 c = 0; c < C; c += step) {
+                const i64 k = c / KC * KC;
+                float *panel = (float *)panel_of(&f, n, k);
+                REAL(pack_rows)(panel + (c - k) / PER * NR, inp + n * C + c, C, N - n,
+                                min_i64(step, C - c));
+            }
+#pragma omp for schedule(dynamic)
+        for (i64 task = 0; task < tasks; task++) block(&f, task);
     }
 }

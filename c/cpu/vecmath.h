@@ -7,10 +7,9 @@
 
 // exp(x) = 2^n · exp(r) with n = round(x/ln 2) and |r| <= ln(2)/2; ln 2 is taken off in two parts
 // (Cody, Waite 1980), exp(r) = 1 + r + r²·P(r) with P from Cephes' expf (Moshier 1992).
-// NaN stays NaN; beyond the ends of the range it gives 0 and infinity, between them subnormals too.
-INLINE vec vexp(vec x) {
+// For |x| <= 87.3, where the result is a normal number, and for NaN, which stays NaN.
+INLINE vec exp_normal(vec x) {
     const float shift = 0x1.8p23f; // adding it leaves the nearest integer in the low bits
-    x = vmin(splat(89), vmax(splat(-104), x));
     vec shifted = x * 1.44269504088896341f + shift;
     vec n = shifted - shift;
     vec r = x - n * 0.693359375f;
@@ -25,30 +24,53 @@ INLINE vec vexp(vec x) {
 #if AVX512
     return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
-    // Two factors: 2^n alone leaves the range of normal numbers at both ends.
-    veci whole = (veci)shifted - (veci)splat(shift), part = whole >> 1;
-    return p * (vec)((part + 127) << 23) * (vec)((whole - part + 127) << 23);
+    return p * (vec)(((veci)shifted + 127) << 23);
 #endif
 }
 
-// exp(-2y), with y = sqrt(2/pi)·(x + 0.044715·x³).
-INLINE vec gelu_exp(vec x) {
-    return vexp(x * (-2 * 0.7978845608028654f) * (1.0f + 0.044715f * x * x));
+// For x <= 87.3, and NaN; 0 where the result is below the normal numbers.
+INLINE vec vexp(vec x) { return (vec)((veci)exp_normal(x) & ~(x < splat(-87.3f))); }
+
+// 2^x for x <= 127, and NaN; what is below the normal numbers becomes the least of them. The
+// polynomial is that of the least relative error, 2e-9, on [-1/2, 1/2] (Remez 1934).
+INLINE vec vexp2(vec x) {
+    const float shift = 0x1.8p23f;
+    x = vmax(splat(-126), x);
+    vec shifted = x + shift, n = shifted - shift, r = x - n;
+    vec p = splat(1.5345812e-4f);
+    p = p * r + 1.3399931e-3f;
+    p = p * r + 9.6184891e-3f;
+    p = p * r + 5.5503288e-2f;
+    p = p * r + 2.4022647e-1f;
+    p = p * r + 6.9314720e-1f;
+    p = p * r + 1.0f;
+#if AVX512
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return p * (vec)(((veci)shifted + 127) << 23);
+#endif
+}
+
+// exp(-2y), with y = sqrt(2/pi)·(x + 0.044715·x³); |x| <= 10, where that is a normal number.
+INLINE vec gelu_exp(vec x, vec square) {
+    const float k = -2 * 0.7978845608028654f;
+    return exp_normal(x * (k + (k * 0.044715f) * square));
 }
 
 // x·(1 + tanh(y))/2 = x/(1 + exp(-2y)), which does not cancel where tanh(y) nears -1.
-// Beyond |x| = 16 the limit is reached, and x³ must not overflow to infinity times 0.
+// Beyond |x| = 10 the limit is reached: the divisor is 1, or what it makes of -10 is next to 0.
 INLINE vec gelu(vec x) {
-    return x * (1.0f / (1.0f + gelu_exp(vmin(splat(16), vmax(splat(-16), x)))));
+    vec above = vmax(splat(-10), x), inner = vmin(splat(10), above);
+    return above / (1.0f + gelu_exp(inner, inner * inner));
 }
 
 // s + x·s' with e = exp(-2y), s = 1/(1 + e) and s' = 2y'·s·(1 - s), where 1 - s = e·s does not
-// cancel. Beyond |x| = 10 the limit is reached, and up to there e is finite.
+// cancel. Beyond |x| = 10 the limit is reached.
 INLINE vec gelu_gradient(vec x) {
+    const float k = 2 * 0.7978845608028654f;
     x = vmin(splat(10), vmax(splat(-10), x));
-    vec e = gelu_exp(x), s = 1.0f / (1.0f + e);
-    vec dy2 = 2 * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
-    return s + x * dy2 * (e * s) * s;
+    vec square = x * x, e = gelu_exp(x, square), s = 1.0f / (1.0f + e);
+    return s + x * (k + (3 * k * 0.044715f) * square) * (e * s) * s;
 }
 
 INLINE float dot(const real *a, const real *b, i64 n) {
