@@ -3,74 +3,124 @@
 #include <math.h>
 
 #include "attention.h"
+#include "unit.h"
 
-#define QUERIES 192 // of a forward task: its keys and values are packed once for all of them
-#define KEYS 128    // of a forward tile
+#define QUERIES 192 // of a forward task: keys and values are packed once for all of them
+#define KEYS (128 / MR * MR) // of a forward tile: whole strips
+#define KEYS_STRIDE 128
 
-_Static_assert((2 * KEYS + QUERIES) * HEAD_MAX <= WORKSPACE, "a forward block fits");
+#define LOG2E 1.44269504f
+#define LN2 0.693147181f
 
+_Static_assert((QUERIES + 2 * KEYS_STRIDE) * HEAD_MAX + QUERIES * (HEAD_MAX + MR + LANES) +
+                       (KEYS + MR) * NR <= WORKSPACE, "a forward block fits");
+
+// out = inpᵀ, by whole vectors along its rows; inp (rows,columns).
+static void turn(real *out, i64 out_stride, const real *inp, i64 stride, i64 rows, i64 columns) {
+    for (i64 i = 0; i < rows; i += LANES)
+        for (i64 j = 0; j < columns; j += LANES) {
+            const i64 some = min_i64(LANES, rows - i), left = min_i64(LANES, columns - j);
+            vec r[LANES];
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; l++)
+                r[l] = l < some ? load_n(inp + (i + l) * stride + j, left) : splat(0);
+            transpose(r);
+            for (i64 l = 0; l < left; l++) store(out + (j + l) * out_stride + i, r[l]);
+        }
+}
+
+// Of a query in each lane; max is that of the scores as powers of two.
 typedef struct {
-    float max, sum;
+    vec max, sum;
 } Running;
 
-// A tile of sums becomes, in place, an operand of the next product: each row begins where it was, so
-// that rows lie as many bytes apart as before.
-#define OPERAND(tile) ((real *)(tile))
-
-// One row of scores becomes probabilities up to a factor; `valid` of its columns are not masked.
-// Returns what the sums so far have to be multiplied by.
-INLINE float soften(float *row, Running *run, float scale, i64 columns, i64 valid) {
-    vec top = splat(-INFINITY), total = splat(0);
-    for (i64 j = 0; j < valid; j += LANES)
-        top = vmax(top, keep_n(load(row + j) * scale, top, valid - j));
-    const float max = fmaxf(run->max, max_lane(top)), keep = vexp(splat(run->max - max))[0];
-    for (i64 j = 0; j < columns; j += LANES) {
-        vec p = keep_n(vexp(load(row + j) * scale - max), splat(0), valid - j);
-        store(OPERAND(row) + j, p);
-        total += p;
+// Scores (keys,NR), of a query in each column, become probabilities up to a factor, in units. A lane
+// sees the keys up to `last` + its index. Returns what the sums so far have to be multiplied by.
+INLINE vec soften(float *scores, Running *run, float scale, i64 keys, i64 last) {
+    const veci sees = IOTA + (int)last;
+    const i64 open = max_i64(0, min_i64(keys, last + 1)); // keys that all lanes see
+    vec top[2] = {splat(-INFINITY), splat(-INFINITY)}, total = splat(0);
+    i64 j = 0;
+    for (; j + 2 <= open; j += 2)
+        for (int u = 0; u < 2; u++) top[u] = vmax(top[u], load(scores + (j + u) * NR));
+    for (; j < keys; j++) {
+        const veci seen = sees >= (int)j;
+        const vec s = load(scores + j * NR);
+        top[0] = vmax(top[0], (vec)((seen & (veci)s) | (~seen & (veci)top[0])));
     }
-    *run = (Running){max, run->sum * keep + sum(total)};
+    const vec max = vmax(run->max, vmax(top[0], top[1]) * scale), keep = vexp2(run->max - max);
+    for (j = 0; j < keys; j += PER) {
+        vec p[PER];
+#pragma GCC unroll 2
+        for (int u = 0; u < PER; u++) {
+            p[u] = vexp2(load(scores + (j + u) * NR) * scale - max);
+            if (j + u >= open) p[u] = (vec)((veci)p[u] & (sees >= (int)(j + u)));
+            if (j + u >= keys) p[u] = splat(0); // the second half of the last unit
+            total += p[u];
+        }
+        store(scores + j / PER * NR, to_unit(p));
+    }
+    *run = (Running){max, run->sum * keep + total};
     return keep;
 }
 
-// The queries from q0 on, of one head; qkv and out point at the head's first number.
+// out (queries,HS), rows of C, from acc (HS,NR), and lse of these queries.
+static void finish_forward(real *out, float *lse, const float *acc, const Running *run, i64 queries,
+                           i64 C, i64 HS) {
+    for (i64 i = 0; i < queries; i += LANES) {
+        const Running *of = run + i / LANES;
+        const i64 left = min_i64(LANES, queries - i);
+        const vec factor = 1.0f / of->sum;
+        for (i64 d = 0; d < HS; d += LANES) {
+            vec r[LANES];
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; l++) r[l] = load(acc + (d + l) * NR + i) * factor;
+            transpose(r);
+            for (i64 l = 0; l < left; l++) store_n(out + (i + l) * C + d, r[l], HS - d);
+        }
+        for (i64 l = 0; lse && l < left; l++) lse[i + l] = of->max[l] * LN2 + logf(of->sum[l]);
+    }
+}
+
+// The queries from q0 on, of one head; qkv and out point at the head's first number. Queries lie
+// along vectors, so that a tile of scores is the panel of the product with the values.
 static void forward_block(real *out, float *lse, const real *qkv, i64 q0, i64 T, i64 C, i64 HS) {
-    const i64 width = round_up(HS, NR), queries = min_i64(QUERIES, T - q0), stride = 3 * C;
-    const float scale = 1.0f / sqrtf((float)HS);
-    float *keys = workspace(), *values = keys + KEYS * UNITS(HS), *acc = values + UNITS(KEYS) * width;
-    float scores[MR * KEYS] __attribute__((aligned(64)));
-    Running run[QUERIES];
-    for (i64 i = 0; i < queries; i++) run[i] = (Running){-INFINITY, 0};
+    const i64 queries = min_i64(QUERIES, T - q0), stride = 3 * C;
+    const i64 height = round_up(HS, MR) + LANES; // rows of acc
+    const float scale = LOG2E / sqrtf((float)HS);
+    float *panels = workspace(), *scores = panels + QUERIES * UNITS(HS);
+    float *acc = scores + (KEYS + MR) * NR;
+    real *keys = (real *)(acc + QUERIES * height), *values = keys + KEYS_STRIDE * HS;
+    Running run[QUERIES / LANES];
+    for (i64 i = 0; i < QUERIES / LANES; i++) run[i] = (Running){splat(-INFINITY), splat(0)};
+    for (i64 i = 0; i < queries; i += NR)
+        REAL(pack_rows)(panels + i * UNITS(HS), qkv + (q0 + i) * stride, stride, queries - i, HS);
 
     for (i64 j0 = 0; j0 < q0 + queries; j0 += KEYS) {
         const i64 nk = min_i64(KEYS, q0 + queries - j0);
         const real *k = qkv + j0 * stride + C, *v = k + C;
-        for (i64 j = 0; j < nk; j += NR)
-            REAL(pack_rows)(keys + j * UNITS(HS), k + j * stride, stride, nk - j, HS);
-        for (i64 d = 0; d < HS; d += NR)
-            REAL(pack_columns)(values + d * UNITS(KEYS), v + d, stride, nk, HS - d);
-        // Strips above see none of these keys.
-        for (i64 i = max_i64(0, j0 - q0) / MR * MR; i < queries; i += MR) {
-            const i64 rows = min_i64(MR, queries - i), seen = min_i64(nk, q0 + i + rows - j0);
-            float *a = acc + i * width;
-            REAL(block_product)(scores, KEYS, qkv + (q0 + i) * stride, stride, rows, keys,
-                                UNITS(HS) * NR, seen, (int)HS, 0, NULL);
-            for (i64 r = 0; r < rows; r++) {
-                const float keep = soften(scores + r * KEYS, &run[i + r], scale, seen,
-                                          min_i64(nk, q0 + i + r - j0 + 1));
-                if (j0 > 0 && keep != 1)
-                    for (i64 d = 0; d < HS; d += LANES)
-                        store(a + r * width + d, load(a + r * width + d) * keep);
+        for (i64 j = 0; j < nk; j++)
+            __builtin_memcpy(keys + j * HS, k + j * stride, (unsigned long)HS * sizeof(real));
+        turn(values, KEYS_STRIDE, v, stride, nk, HS);
+        // Panels above see none of these keys.
+        for (i64 i = max_i64(0, j0 - q0) / NR * NR; i < queries; i += NR) {
+            const i64 columns = min_i64(NR, queries - i), seen = min_i64(nk, q0 + i + columns - j0);
+            float *a = acc + i * height;
+            REAL(block_product)(scores, NR, keys, HS, seen, panels + i * UNITS(HS), 0, columns,
+                                (int)HS, 0, NULL);
+            for (i64 l = 0; l < columns; l += LANES) {
+                const vec keep =
+                    soften(scores + l, run + (i + l) / LANES, scale, seen, q0 + i + l - j0);
+                for (i64 d = 0; j0 > 0 && d < HS; d++)
+                    store(a + d * NR + l, load(a + d * NR + l) * keep);
             }
-            REAL(block_product)(a, width, OPERAND(scores), KEYS * PER, rows, values,
-                                UNITS(KEYS) * NR, HS, (int)seen, j0 > 0, NULL);
+            REAL(block_product)(a, NR, values, KEYS_STRIDE, HS, scores, 0, columns, (int)seen,
+                                j0 > 0, NULL);
         }
     }
-    for (i64 i = 0; i < queries; i++) {
-        for (i64 d = 0; d < HS; d += LANES)
-            store_n(out + (q0 + i) * C + d, load(acc + i * width + d) * (1 / run[i].sum), HS - d);
-        if (lse) lse[q0 + i] = run[i].max + logf(run[i].sum);
-    }
+    for (i64 i = 0; i < queries; i += NR)
+        finish_forward(out + (q0 + i) * C, lse ? lse + q0 + i : NULL, acc + i * height,
+                       run + i / LANES, min_i64(NR, queries - i), C, HS);
 }
 
 void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int T, int C, int NH) {
@@ -99,6 +149,10 @@ static void put(real *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 
         }
 }
 
+// A tile of sums becomes, in place, an operand of the next product: each row begins where it was, so
+// that rows lie as many bytes apart as before.
+#define OPERAND(tile) ((real *)(tile))
+
 #define TILE 64 // queries of a backward tile, and its keys
 
 _Static_assert((6 * TILE + 2 * MR) * HEAD_MAX + (2 * TILE + 3 * MR) * TILE <= WORKSPACE,
@@ -109,10 +163,10 @@ _Static_assert((6 * TILE + 2 * MR) * HEAD_MAX + (2 * TILE + 3 * MR) * TILE <= WO
 INLINE void differentiate(float *p, float *dp, const float *lse, const float *delta, float scale,
                           i64 keys, i64 first, i64 queries, i64 hidden) {
     for (i64 j = first; j < queries; j += LANES) {
-        const vec l = load_n(lse + j, queries - j), d = load_n(delta + j, queries - j);
+        const vec l = load_n(lse + j, queries - j) * LOG2E, d = load_n(delta + j, queries - j);
         for (i64 r = 0; r < keys; r++) {
             float *at = p + r * TILE + j, *dat = dp + r * TILE + j;
-            vec prob = vexp(load(at) * scale - l);
+            vec prob = vexp2(load(at) * (scale * LOG2E) - l);
             vec grad = prob * (load(dat) - d) * scale;
             if (hidden + r > j) {
                 prob = keep_n(splat(0), prob, hidden + r - j);
@@ -122,19 +176,6 @@ INLINE void differentiate(float *p, float *dp, const float *lse, const float *de
             store(OPERAND(dp + r * TILE) + j, grad);
         }
     }
-}
-
-// out (TILE,TILE) = inpᵀ, whose rows lie TILE units apart.
-static void turn(real *out, const real *inp) {
-    for (i64 i = 0; i < TILE; i += LANES)
-        for (i64 j = 0; j < TILE; j += LANES) {
-            vec r[LANES];
-#pragma GCC unroll 16
-            for (int l = 0; l < LANES; l++) r[l] = load(inp + (i + l) * TILE * PER + j);
-            transpose(r);
-#pragma GCC unroll 16
-            for (int l = 0; l < LANES; l++) store(out + (j + l) * TILE + i, r[l]);
-        }
 }
 
 static void backward_head(real *dqkv, const real *dout, const real *qkv, const float *lse,
@@ -183,7 +224,7 @@ static void backward_head(real *dqkv, const real *dout, const real *qkv, const f
                                     NULL);
                 put(dk, stride, dkv, width, rows, HS, later);
             }
-            turn(ds, OPERAND(dp));
+            turn(ds, TILE, OPERAND(dp), TILE * PER, nk, nq);
             for (i64 d = 0; d < HS; d += NR)
                 REAL(pack_columns)(keys + d * UNITS(TILE), qkv + j0 * stride + C + d, stride, nk, HS - d);
             for (i64 i = 0; i < nq; i += MR) {

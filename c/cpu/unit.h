@@ -36,11 +36,16 @@ INLINE vec load_pairs(const real *p, i64 stride, i64 rows, i64 left) {
     const veci odd = rows > 1 ? (veci)load_n(p + stride, left) : (veci){};
     return (vec)((even >> 16 & 0xffff) | odd);
 }
+INLINE vec to_unit(const vec x[2]) {
+    return (vec)(__builtin_convertvector(to_bf16(x[0]), veci) |
+                 __builtin_convertvector(to_bf16(x[1]), veci) << 16);
+}
 #else
 INLINE vec splat_unit(const real *p) { return splat(*p); }
 INLINE vec splat_half(const real *p) { return splat(*p); } // a unit has no halves: never needed
 INLINE vec multiply_add(vec acc, vec a, vec b) { return acc + a * b; }
 INLINE vec load_units(const real *p, i64 left) { return load_n(p, left); }
+INLINE vec to_unit(const vec x[1]) { return x[0]; }
 INLINE vec load_pairs(const real *p, i64 stride, i64 rows, i64 left) {
     (void)stride, (void)rows;
     return load_n(p, left);
