@@ -39,7 +39,9 @@ export function checkArguments(
     const value = Number(args[i])
     const fits = FITS[parameter.type](value)
     assert(fits, `${name}: ${parameter.name} = ${args[i]} is no ${parameter.type}`)
-    // Bun 1.4.5 passes an integer that is stored as a double to a function of `cc` as garbage.
+    // Bun 1.4.5 passes an integer that is stored as a double to a function of `cc` as 0, and an array
+    // of numbers may store them all as doubles: one with a BigInt in it cannot.
+    if (parameter.type === "pointer") return BigInt(args[i]!)
     const isInt = parameter.type === "i32" || parameter.type === "u32"
     return isInt ? value | 0 : args[i]!
   })
