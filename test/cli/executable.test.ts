@@ -142,6 +142,25 @@ describe("the model that a run has written", () => {
 
 describe("a run", () => {
   test(
+    "leaves the same model and the same metrics on 1, 2 and 3 threads",
+    async () => {
+      const model = "model_00000003.bin"
+      for (const threads of ["1", "2", "3"]) {
+        const out = `threads-${threads}`
+        const args = ["--total-batch", "64", "--steps", "3", "--threads", threads, "--out", out]
+        const { code, stderr } = await llm(...TRAIN, ...args)
+        expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
+        expect(untimed(metrics(out))).toEqual(untimed(metrics("threads-1")))
+        const [first, own] = ["threads-1", out].map((name) =>
+          readFileSync(path(`${name}/${model}`)),
+        )
+        expect(own!.equals(first!)).toBe(true)
+      }
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
     "without validation tokens says so, and trains",
     async () => {
       const { code, stdout } = await llm(

@@ -1,12 +1,14 @@
 // The whole model against PyTorch's numbers: float64 arithmetic from the same float32 weights. Each
-// number is within 1e-5 of the truth, relative to itself where it stands alone, and to its tensor's
-// largest where a tensor is compared: near zero an element is a difference of larger ones.
+// number is near the truth, relative to itself where it stands alone, and to its tensor's largest
+// where a tensor is compared: near zero an element is a difference of larger ones.
 
 import { describe, expect, test } from "bun:test"
 import { fixture, fixtureTruth, fixtureWeights } from "../fixtures/weights.ts"
 import { openLibraries, Run, worst } from "./run.ts"
 
-const RELATIVE = 1e-5
+// A rounding is 6e-8, sums have at most 192 terms whose roundings grow as √192 = 14: 8e-7 a sum, and
+// the worst of a few in a row. What is measured stays below 7e-7.
+const RELATIVE = 2e-6
 const { config, B, T, optimizer } = fixture
 const weights = fixtureWeights()
 const truth = fixtureTruth()
