@@ -1,7 +1,9 @@
 // llm sample [CHECKPOINT]
 
+import { existsSync, readdirSync, statSync } from "node:fs"
+import { join } from "node:path"
 import { thousands } from "../data/files.ts"
-import { Decoder, END_OF_TEXT, loadEncoder } from "../data/tokenizer.ts"
+import { END_OF_TEXT, loadEncoder } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
 import { readModelHeader } from "../formats/model.ts"
 import type { Command } from "../main.ts"
@@ -13,12 +15,17 @@ import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
+import { SampleText } from "../sample/text.ts"
 import { DEVICE_OPTIONS, int, PRECISION_OPTION } from "./specs.ts"
 
 const spec: CommandSpec = {
   name: "sample",
   summary: "Writes text with a model: the text to stdout, the speed to stderr.",
-  positional: { name: "CHECKPOINT", help: "a GPT-2 model file", required: true },
+  positional: {
+    name: "CHECKPOINT",
+    help: "a GPT-2 model file, or a run folder, whose newest model is taken",
+    required: true,
+  },
   options: [
     {
       name: "prompt",
@@ -65,11 +72,14 @@ const spec: CommandSpec = {
     PRECISION_OPTION,
     ...DEVICE_OPTIONS,
   ],
-  examples: ['llm sample runs/a/model_00001000.bin --prompt "To be" --temperature 0.8'],
+  examples: [
+    'llm sample runs/a/model_00001000.bin --prompt "To be" --temperature 0.8',
+    "llm sample runs/a",
+  ],
 }
 
 async function run(options: Options): Promise<number> {
-  const path = options.text("checkpoint")!
+  const path = modelFile(options.text("checkpoint")!)
   const { config } = readModelHeader(path)
   const context = options.optionalNumber("context") ?? config.maxT
   if (context > config.maxT) {
@@ -85,7 +95,7 @@ async function run(options: Options): Promise<number> {
   const program = await Program.link(tensors, kernels)
   loadWeights(path, program, tensors, config, kernels)
 
-  const stream = (await Decoder.load()).stream()
+  const text = await SampleText.open()
   using stop = new Stop()
   const start = performance.now()
   let count = 0
@@ -101,10 +111,10 @@ async function run(options: Options): Promise<number> {
   })
   for (const token of tokens) {
     count++
-    process.stdout.write(token === END_OF_TEXT ? DOCUMENT_END : stream.push(token))
+    process.stdout.write(text.push(token))
     if (await stop.heard()) break
   }
-  process.stdout.write(`${stream.end()}\n`)
+  process.stdout.write(`${text.end()}\n`)
   const seconds = (performance.now() - start) / 1000
   process.stderr.write(
     `${thousands(count)} tokens, ${(count / seconds).toFixed(1)} tokens/s, prompt of ${prompt.length} included\n`,
@@ -113,7 +123,16 @@ async function run(options: Options): Promise<number> {
   return signal ? exitCodeOf(signal) : 0
 }
 
-const DOCUMENT_END = "\n---\n" // and on with the next one
+/** The file itself, or the model of the most steps in a run folder. */
+function modelFile(path: string): string {
+  if (!existsSync(path) || !statSync(path).isDirectory()) return path
+  const models = readdirSync(path).filter((name) => /^model_\d{8,}\.bin$/.test(name))
+  const newest = models.sort((a, b) => a.length - b.length || (a < b ? -1 : 1)).at(-1)
+  if (newest) return join(path, newest)
+  throw new UserError(
+    `${path}: it is a folder without a model_*.bin (give a model file, or a folder that llm train --out has made)`,
+  )
+}
 
 async function promptTokens(text: string | undefined, V: number): Promise<number[]> {
   if (text === undefined) return [END_OF_TEXT < V ? END_OF_TEXT : 0]

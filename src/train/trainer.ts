@@ -1,12 +1,13 @@
 // The training loop.
 
-import { Decoder, END_OF_TEXT } from "../data/tokenizer.ts"
+import { END_OF_TEXT } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
 import { type Config, trainingFlops } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
 import type { Stop, StopSignal } from "../native/signals.ts"
 import type { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
+import { SampleText } from "../sample/text.ts"
 import type { Display } from "./display.ts"
 import type { RunFolder } from "./runfolder.ts"
 import { learningRate, type Schedule } from "./schedule.ts"
@@ -148,7 +149,7 @@ export class Trainer {
   /** Writes a sample, as it comes. */
   private async sample(step: number, stop: Stop): Promise<void> {
     const { sampleTokens, seed, T } = this.options
-    const stream = (await Decoder.load()).stream()
+    const text = await SampleText.open()
     this.display.say("---")
     const tokens = generate(this.program, this.tensors, this.config, {
       prompt: [END_OF_TEXT < this.config.V ? END_OF_TEXT : 0],
@@ -161,14 +162,13 @@ export class Trainer {
     })
     try {
       for (const token of tokens) {
-        if (token === END_OF_TEXT) this.display.write("\n---\n")
-        else this.display.write(stream.push(token))
+        this.display.write(text.push(token))
         if (await stop.heard()) break
       }
     } catch (error) {
       if (!(error instanceof UserError)) throw error
       throw new Diverged(`step ${step}: the next token's scores are not finite`)
     }
-    this.display.say(`${stream.end()}\n---`)
+    this.display.say(`${text.end()}\n---`)
   }
 }

@@ -129,6 +129,19 @@ describe("the model that a run has written", () => {
   )
 
   test(
+    "is taken from the run's folder, the newest of several",
+    async () => {
+      const whole = await sample()
+      const model = readFileSync(path("a/model_00000003.bin"))
+      writeFileSync(path("a/model_00000002.bin"), model.subarray(0, 100))
+      const { stdout } = await llm("sample", "a", "--tokens", "40")
+      rmSync(path("a/model_00000002.bin"))
+      expect(stdout).toBe(whole.stdout)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
     "is where another run goes on from",
     async () => {
       const init = ["--init", "a/model_00000003.bin", "--batch", "2", "--context", "8"]
@@ -173,6 +186,7 @@ describe("a run", () => {
         "0",
       )
       expect(code).toBe(0)
+      expect(stdout).toContain("nothing is kept without --out FOLDER\n")
       expect(stdout).toContain(
         "no validation: alone.bin has no _train to replace by _val (name one with --val)",
       )
