@@ -11,6 +11,8 @@ export type Device = (typeof DEVICES)[number]
 // What a CPU must have for products in bf16.
 export const BF16_INSTRUCTIONS = process.arch === "arm64" ? "BFDOT" : "AVX512-BF16 or AMX-BF16"
 
+const TOO_MANY = 4 // threads a core
+
 /** Opens the kernels and sets the threads (0: all cores that this process may use). */
 export async function openDevice(
   device: Device,
@@ -29,6 +31,12 @@ export async function openDevice(
       `--threads ${threads}: the reference kernels use one (leave it out, or --device cpu)`,
     )
   }
+  const cores = usableCores()
+  if (wanted > TOO_MANY * cores) {
+    throw new UserError(
+      `--threads ${threads} is far above the ${cores} cores that this process may use, and threads that share a core wait for one another (try --threads ${cores})`,
+    )
+  }
   kernels.call("llm_threads", wanted)
   return kernels
 }
@@ -40,8 +48,11 @@ async function openLibrary(device: Device): Promise<Kernels> {
   if (device === "reference") return Kernels.open("reference")
   const best = await bestCpuLibrary()
   if (best) return Kernels.open(best)
-  const reasons = (await libraries()).filter(({ reason }) => reason)
-  const why = reasons.map(({ name, reason }) => `${name}: ${reason}`).join("; ")
+  const groups = Map.groupBy(await libraries(), ({ reason }) => reason)
+  groups.delete(undefined)
+  const why = [...groups]
+    .map(([reason, all]) => `${all.map(({ name }) => name).join(", ")}: ${reason}`)
+    .join("; ")
   if (device === "cpu") {
     throw new UserError(
       `--device cpu: no kernel library fits (${why}); --device reference is slow but works`,

@@ -22,6 +22,7 @@ test("a build without a C compiler warns, and trains with the reference kernels"
     const llm = join(tree, "llm")
     const info = await run([llm, "info"], { env })
     expect(info.stderr).toMatch(/^warning: using the slow reference kernels \(.*install gcc/)
+    expect(info.stderr.match(/no C compiler/g)).toHaveLength(1)
     expect(info.stdout).toMatch(/^kernels +reference$/m)
     const step = ["--steps", "1", "--batch", "1", "--context", "8", "--val-every", "0"]
     const train = await run([llm, "train", ...step, "--sample-every", "0"], { env })
