@@ -2,7 +2,7 @@
 
 import { measure } from "mitata"
 import { bestLimits, describeLimits, type Limits, measureLimits } from "../src/bench/machine.ts"
-import { duration, giga, percent, table } from "../src/bench/table.ts"
+import { digits, duration, giga, percent, table } from "../src/bench/table.ts"
 import { type Arguments, inOrder, workOf } from "../src/bench/work.ts"
 import { UserError } from "../src/errors.ts"
 import { isBf16, kernelOf, type Precision, type Signature } from "../src/native/contract.ts"
@@ -32,6 +32,7 @@ interface Result {
   reference: { shape: string; perSecond: number }
 }
 
+const LEAST_WORK = 10_000 // operations or bytes of a call whose rate is worth a number
 const BATCH = 64 // calls timed at once, of kernels that take microseconds
 
 /** A table of the kernels whose names contain `filter`. */
@@ -124,16 +125,19 @@ function shapeText(sizes: Arguments): string {
 function resultTable(results: Result[], { peak, bandwidth }: Limits): string {
   const headings = ["kernel", "shape", "median:", "rate:", "% of limit:", "best run:"]
   const rows = results.map(({ name, shape, time, work, unit, reference }) => {
-    const limit = unit === "GFLOP/s" ? peak : bandwidth
+    // A call of microseconds is bound by its start, and says nothing about memory.
+    const limit = work < LEAST_WORK ? undefined : unit === "GFLOP/s" ? peak : bandwidth
     const [median, best] = [time.medianMs, time.bestMs].map((ms) => (work / ms) * 1000) as [
       number,
       number,
     ]
     return [
-      ...[name, shape, duration(time.medianMs), `${giga(median)} ${unit}`],
-      ...[percent(median / limit), percent(best / limit)],
-      ...[reference.shape, `${giga(reference.perSecond)} ${unit}`],
-      `${Math.round(median / reference.perSecond)} ×`,
+      ...[name, shape, duration(time.medianMs)],
+      ...(limit
+        ? [`${giga(median)} ${unit}`, percent(median / limit), percent(best / limit)]
+        : ["", "", ""]),
+      ...[reference.shape, limit ? `${giga(reference.perSecond)} ${unit}` : ""],
+      `${digits(median / reference.perSecond)} ×`,
     ]
   })
   return table([...headings, "reference's sample", "reference:", "speed-up:"], rows)
