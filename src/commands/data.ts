@@ -117,7 +117,8 @@ async function withProgress<T>(
 
 const spec: CommandSpec = {
   name: "data",
-  summary: "Makes token files: data/NAME_train.bin and data/NAME_val.bin.",
+  summary: `Makes token files: data/NAME_train.bin and data/NAME_val.bin. A .txt file is one document; of a
+.jsonl file each line is one, an object whose "text" is its text: {"text": "Once upon a time"}`,
   positional: {
     name: "SOURCE",
     help: "tinyshakespeare, plays, or a .txt or .jsonl file of your own",

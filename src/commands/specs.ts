@@ -18,16 +18,31 @@ export const MODEL_OPTIONS: OptionSpec[] = [
     value: "NAME|FILE",
     help: `a preset (${PRESET_NAMES[1]}, gpt3:c768, …) or a model file; else a small model`,
   },
-  { name: "layers", group: "Model", ...int(1, 1024), help: "layers; the preset's" },
-  { name: "heads", group: "Model", ...int(1, 1024), help: "attention heads; the preset's" },
-  { name: "channels", group: "Model", ...int(1, 65536), help: "channels; the preset's" },
+  {
+    name: "layers",
+    group: "Model",
+    ...int(1, 1024),
+    help: "transformer blocks (the preset's, else 4)",
+  },
+  {
+    name: "heads",
+    group: "Model",
+    ...int(1, 1024),
+    help: "attention heads of a block (the preset's, else 4)",
+  },
+  {
+    name: "channels",
+    group: "Model",
+    ...int(1, 65536),
+    help: "numbers for each token (the preset's, else 128)",
+  },
   {
     name: "context-max",
     group: "Model",
     ...int(1, 2 ** 20),
-    help: "longest context that the model can have; the preset's",
+    help: "longest context that the model can have (the preset's, else --context)",
   },
-  { name: "vocab", group: "Model", ...int(2, 2 ** 20), help: "vocabulary; GPT-2's 50257" },
+  { name: "vocab", group: "Model", ...int(2, 2 ** 20), help: "vocabulary (GPT-2's 50257)" },
 ]
 
 export const SHAPE_OPTIONS: OptionSpec[] = [

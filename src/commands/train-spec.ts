@@ -91,16 +91,30 @@ export const TRAIN: CommandSpec = {
       default: 0,
       help: "AdamW's decay of matrices",
     },
-    { name: "beta1", group: "Optimizer", ...float(0, 1), open: "max", default: 0.9, help: "AdamW" },
+    {
+      name: "beta1",
+      group: "Optimizer",
+      ...float(0, 1),
+      open: "max",
+      default: 0.9,
+      help: "AdamW: what its mean of gradients keeps a step",
+    },
     {
       name: "beta2",
       group: "Optimizer",
       ...float(0, 1),
       open: "max",
       default: 0.95,
-      help: "AdamW",
+      help: "AdamW: what its mean of squared gradients keeps a step",
     },
-    { name: "eps", group: "Optimizer", ...float(0), open: "min", default: 1e-8, help: "AdamW" },
+    {
+      name: "eps",
+      group: "Optimizer",
+      ...float(0),
+      open: "min",
+      default: 1e-8,
+      help: "AdamW: added to the root of that mean",
+    },
     {
       name: "grad-clip",
       group: "Optimizer",
@@ -121,7 +135,7 @@ export const TRAIN: CommandSpec = {
       group: "Run",
       kind: "text",
       value: "FOLDER",
-      help: "folder for the log, the metrics and the model",
+      help: "folder for the log, the metrics and the model; without it nothing is kept",
     },
     CONFIG_OPTION,
     {
@@ -175,8 +189,8 @@ export const TRAIN: CommandSpec = {
     ...DEVICE_OPTIONS,
   ],
   examples: [
-    "llm train",
-    "llm train data/tiny_shakespeare_train.bin",
+    "llm train --out runs/plays",
+    "llm train data/tiny_shakespeare_train.bin --out runs/first",
     "llm train 'data/fineweb_train_*.bin' --init gpt2:d12 --batch 8 --context 1024 --out runs/d12",
   ],
 }

@@ -75,6 +75,7 @@ async function run(options: Options): Promise<number> {
   display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}`)
+  if (!folder) display.say("            nothing is kept without --out FOLDER")
   const peak = () => measurePeak(kernels, precision)
   const trainer = new Trainer(program, tensors, config, data, settings, peak, display, folder)
   try {
