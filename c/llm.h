@@ -113,9 +113,14 @@ void REAL(add_forward)(real *out, const real *a, const real *b, i64 n);
 void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int T, int C, int NH);
 
 /* Gradients of q, k, v from those of out, with probabilities recomputed from lse.
- * dqkv (B,T,3C) overwritten; dout, out (B,T,C); qkv (B,T,3C); lse (B,NH,T); scratch: B·NH·T floats. */
+ * dqkv (B,T,3C) overwritten; dout, out (B,T,C); qkv (B,T,3C); lse (B,NH,T);
+ * scratch: LLM_ATTENTION_SCRATCH(B, T, C, NH) floats. */
 void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
                               const float *lse, float *scratch, int B, int T, int C, int NH);
+
+/* Room for a number a row and head and, in bf16, for the gradients of k and v while they are summed. */
+#define LLM_ATTENTION_SCRATCH(B, T, C, NH) \
+    ((i64)(B) * (T) * ((NH) + (sizeof(real) < sizeof(float) ? 2 * (i64)(C) : 0)))
 
 /* One new token with a cache: k and v of qkv are stored at row `position`, then
  * out = softmax(q·kᵀ/sqrt(HS))·v over rows 0..position. out (C) overwritten; kcache, vcache

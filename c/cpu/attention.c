@@ -139,8 +139,16 @@ void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int 
         }
 }
 
-// to (rows of `stride`) is overwritten by the tile, or added to.
-static void put(real *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 columns, int add) {
+// to (rows of `stride`) is overwritten by the tile's rows, which lie ldt apart.
+static void put(real *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 columns) {
+    for (i64 i = 0; i < rows; i++)
+        for (i64 d = 0; d < columns; d += LANES)
+            store_n(to + i * stride + d, load_n(tile + i * ldt + d, columns - d), columns - d);
+}
+
+// The same where a sum is to become a later tile's: overwritten, or added to.
+static void put_sum(float *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 columns,
+                    int add) {
     for (i64 i = 0; i < rows; i++)
         for (i64 d = 0; d < columns; d += LANES) {
             vec v = load(tile + i * ldt + d);
@@ -148,6 +156,8 @@ static void put(real *to, i64 stride, const float *tile, i64 ldt, i64 rows, i64 
             store_n(to + i * stride + d, v, columns - d);
         }
 }
+
+#define SUMS_APART (sizeof(real) < sizeof(float)) // f32 is summed where it belongs
 
 // A tile of sums becomes, in place, an operand of the next product: each row begins where it was, so
 // that rows lie as many bytes apart as before.
@@ -178,8 +188,9 @@ INLINE void differentiate(float *p, float *dp, const float *lse, const float *de
     }
 }
 
-static void backward_head(real *dqkv, const real *dout, const real *qkv, const float *lse,
-                          const float *delta, i64 T, i64 C, i64 HS) {
+// sums (T,2·HS), where SUMS_APART, is scratch for the gradients of the head's keys and values.
+static void backward_head(real *dqkv, float *sums, const real *dout, const real *qkv,
+                          const float *lse, const float *delta, i64 T, i64 C, i64 HS) {
     const i64 width = round_up(HS, NR), stride = 3 * C, tile = round_up(TILE, MR) * TILE;
     const float scale = 1.0f / sqrtf((float)HS);
     float *queries_t = workspace(), *douts_t = queries_t + TILE * HS;
@@ -187,6 +198,8 @@ static void backward_head(real *dqkv, const real *dout, const real *qkv, const f
     float *keys = douts + TILE * width, *p = keys + TILE * width;
     float *dp = p + MR * TILE, *dkv = dp + 2 * tile, *dq = dkv + MR * width;
     real *ds = (real *)(dp + tile);
+    float *dk = SUMS_APART ? sums : (float *)dqkv + C, *dv = dk + (SUMS_APART ? HS : C);
+    const i64 sum_stride = SUMS_APART ? 2 * HS : stride;
 
     for (i64 i0 = 0; i0 < T; i0 += TILE) {
         const i64 nq = min_i64(TILE, T - i0);
@@ -207,7 +220,6 @@ static void backward_head(real *dqkv, const real *dout, const real *qkv, const f
                 const i64 rows = min_i64(MR, nk - j), hidden = later ? 0 : j;
                 const i64 first = hidden / NR * NR, seen = nq - hidden;
                 const real *k = qkv + (j0 + j) * stride + C, *v = k + C;
-                real *dk = dqkv + (j0 + j) * stride + C, *dv = dk + C;
                 float *d = dp + j * TILE;
                 REAL(block_product)(p + first, TILE, k, stride, rows, queries_t + first * UNITS(HS),
                                     UNITS(HS) * NR, nq - first, (int)HS, 0, NULL);
@@ -218,11 +230,11 @@ static void backward_head(real *dqkv, const real *dout, const real *qkv, const f
                 REAL(block_product)(dkv, width, OPERAND(p) + hidden, TILE * PER, rows,
                                     douts + hidden / PER * NR, UNITS(TILE) * NR, HS, (int)seen, 0,
                                     NULL);
-                put(dv, stride, dkv, width, rows, HS, later);
+                put_sum(dv + (j0 + j) * sum_stride, sum_stride, dkv, width, rows, HS, later);
                 REAL(block_product)(dkv, width, OPERAND(d) + hidden, TILE * PER, rows,
                                     queries + hidden / PER * NR, UNITS(TILE) * NR, HS, (int)seen, 0,
                                     NULL);
-                put(dk, stride, dkv, width, rows, HS, later);
+                put_sum(dk + (j0 + j) * sum_stride, sum_stride, dkv, width, rows, HS, later);
             }
             turn(ds, TILE, OPERAND(dp), TILE * PER, nk, nq);
             for (i64 d = 0; d < HS; d += NR)
@@ -233,8 +245,11 @@ static void backward_head(real *dqkv, const real *dout, const real *qkv, const f
                                     UNITS(TILE) * NR, HS, (int)seen, j0 > 0, NULL);
             }
         }
-        put(dqkv + i0 * stride, stride, dq, width, nq, HS, 0);
+        put(dqkv + i0 * stride, stride, dq, width, nq, HS);
     }
+    if (!SUMS_APART) return;
+    put(dqkv + C, stride, dk, sum_stride, T, HS);
+    put(dqkv + 2 * C, stride, dv, sum_stride, T, HS);
 }
 
 void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
@@ -247,8 +262,8 @@ void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, con
 #pragma omp parallel for schedule(dynamic)
     for (i64 bh = 0; bh < (i64)B * NH; bh++) {
         const i64 row = bh / NH * T, h = bh % NH, at = row * C + h * HS, at3 = row * 3 * C + h * HS;
-        float *delta = scratch + bh * T;
+        float *delta = scratch + bh * T, *sums = scratch + (i64)B * NH * T + bh * T * 2 * HS;
         for (i64 t = 0; t < T; t++) delta[t] = dot(dout + at + t * C, out + at + t * C, HS);
-        backward_head(dqkv + at3, dout + at, qkv + at3, lse + bh * T, delta, T, C, HS);
+        backward_head(dqkv + at3, sums, dout + at, qkv + at3, lse + bh * T, delta, T, C, HS);
     }
 }

@@ -120,7 +120,8 @@ export const KERNELS: Record<string, Kernel> = {
     elements: ({ B, T, C, NH }) => ({
       ...pick("dqkv", "qkv")(3 * B! * T! * C!),
       ...pick("dout", "out")(B! * T! * C!),
-      ...pick("lse", "scratch")(B! * NH! * T!),
+      lse: B! * NH! * T!,
+      scratch: B! * T! * (NH! + 2 * C!), // LLM_ATTENTION_SCRATCH of bf16
     }),
     flops: (s) => 2 * attention(s),
   },

@@ -149,7 +149,7 @@ export function attention(g: Graph, name: string, [qkv]: [Tensor], NH: number): 
     forward: [{ kernel: "attention_forward", args: [out, lse, qkv, B, T, C, NH] }],
     out,
     backward: (d) => {
-      const scratch = g.scratch(`${name}.scratch`, [B, NH, T])
+      const scratch = g.scratch(`${name}.scratch`, [B, T, NH + (qkv.dtype === "bf16" ? 2 * C : 0)])
       const inputs = [d.of(out), qkv, out, lse, scratch]
       return [{ kernel: "attention_backward", args: [d.fresh(qkv), ...inputs, B, T, C, NH] }]
     },

@@ -100,7 +100,8 @@ function backward(sizes: Sizes): Case {
           qkv,
           out: Float32Array.from(out),
           lse: Float32Array.from(lse),
-          scratch: scratch(B * NH * T),
+          // LLM_ATTENTION_SCRATCH, where both types share the case.
+          scratch: scratch(B * T * (NH + 2 * C)),
           B,
           T,
           C,
