@@ -19,30 +19,45 @@ static void finish_input(real *dinp, const real *pre, const float *tile, i64 ldt
         }
 }
 
-static void input_block(real *dinp, const real *dout, const real *weight, const real *pre,
-                        i64 C, i64 OC, i64 n, i64 ns, i64 c, i64 cs, int accumulate) {
+typedef struct {
+    real *dinp;
+    const real *dout, *weight, *pre;
+    i64 N, C, OC, ns, cs; // ns rows and cs columns of dinp are a task
+    int accumulate;
+} Input;
+
+static void input_block(const Input *f, i64 task) {
+    const i64 C = f->C, OC = f->OC, c_blocks = ceil_div(C, f->cs), next_task = task + team_size();
+    const i64 n = task / c_blocks * f->ns, ns = min_i64(f->ns, f->N - n);
+    const i64 c = task % c_blocks * f->cs, cs = min_i64(f->cs, C - c);
+    const i64 next_c = next_task % c_blocks * f->cs;
+    const real *pre = f->pre ? f->pre + n * C + c : NULL;
+    real *dinp = f->dinp + n * C + c;
     float *panels = workspace(), *tile = panels + UNITS(KC) * C_BLOCK;
     for (i64 k = 0; k < OC; k += KC) {
-        i64 ks = min_i64(KC, OC - k);
+        const i64 ks = min_i64(KC, OC - k), next_ks = min_i64(KC, OC - k - ks);
         for (i64 j = 0; j < cs; j += NR)
-            REAL(pack_columns)(panels + j * UNITS(KC), weight + k * C + c + j, C, ks, cs - j);
-        Next next = {weight + (k + ks) * C + c, C, min_i64(KC, OC - k - ks), cs, 0, NULL};
-        REAL(block_product)(tile, C_BLOCK, dout + n * OC + k, OC, ns, panels, UNITS(KC) * NR, cs,
+            REAL(pack_columns)(panels + j * UNITS(KC), f->weight + k * C + c + j, C, ks, cs - j);
+        // More of these weights; in the end what the sums meet, and most likely that task's weights.
+        Next later = {f->weight + next_c, C, next_task / c_blocks * f->ns < f->N ? min_i64(KC, OC) : 0,
+                      min_i64(f->cs, C - next_c), 0, NULL};
+        Next sums = {dinp, C, ns, cs, 0, &later};
+        Next factors = {pre, C, pre ? ns : 0, cs, 0, &sums};
+        Next next = {f->weight + (k + ks) * C + c, C, next_ks, cs, 0, next_ks ? NULL : &factors};
+        REAL(block_product)(tile, C_BLOCK, f->dout + n * OC + k, OC, ns, panels, UNITS(KC) * NR, cs,
                             (int)ks, k > 0, &next);
     }
-    finish_input(dinp + n * C + c, pre ? pre + n * C + c : NULL, tile, C_BLOCK, C, ns, cs,
-                 accumulate);
+    finish_input(dinp, pre, tile, C_BLOCK, C, ns, cs, f->accumulate);
 }
 
 void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
                                  int N, int C, int OC, int accumulate) {
     const i64 ns = round_up(ceil_div(N, ceil_div(N, N_BLOCK)), MR);
     const i64 cs = block_columns(C, ceil_div(N, ns), C_BLOCK);
-#pragma omp parallel for collapse(2) schedule(dynamic)
-    for (i64 n = 0; n < N; n += ns)
-        for (i64 c = 0; c < C; c += cs)
-            input_block(dinp, dout, weight, pre, C, OC, n, min_i64(ns, N - n), c,
-                        min_i64(cs, C - c), accumulate);
+    const Input f = {dinp, dout, weight, pre, N, C, OC, ns, cs, accumulate};
+    const i64 tasks = ceil_div(N, ns) * ceil_div(C, cs);
+#pragma omp parallel for schedule(dynamic)
+    for (i64 task = 0; task < tasks; task++) input_block(&f, task);
 }
 
 // rows (ocs,KC) = transpose of dout (ns,ocs); sums (ocs) += sum over ns.
@@ -93,15 +108,19 @@ static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
         // The rows of dout that this thread packs next: of this block, or most likely of that one.
         const int more = n + ns < w->N;
         const i64 next_oc = more ? oc : oc + OC_BLOCK * team_size(), next_n = more ? n + ns : 0;
+        Next ahead = {NULL, LINE, 0, LINE, 0, NULL};
         Next next = {w->dout + next_n * w->OC + next_oc, w->OC,
-                     next_oc < w->OC ? min_i64(KC, w->N - next_n) : 0, OC_BLOCK, 0,
-                     NULL};
+                     next_oc < w->OC ? min_i64(KC, w->N - next_n) : 0, OC_BLOCK, 0, &ahead};
         for (i64 j = 0; j < cs; j += NR) {
             const float *panel = w->panels + (c + j) * UNITS(w->N) + n / PER * NR;
             if (c + j + NR > w->C) {
                 REAL(pack_columns)(last, w->inp + n * w->C + c + j, w->C, ns, cs - j);
                 panel = last;
             }
+            // The next panel: of these rows, or the first one of the rows that are next.
+            const i64 next_j = j + NR < cs ? j + NR : 0, from_n = next_j ? n : next_n;
+            ahead.at = (const real *)(w->panels + (c + next_j) * UNITS(w->N) + from_n / PER * NR);
+            ahead.rows = c + next_j + NR <= w->C ? UNITS(min_i64(KC, w->N - from_n)) * NR / 16 : 0;
             for (i64 i = 0; i < ocs; i += MR) {
                 const i64 rows_left = min_i64(MR, ocs - i), left = min_i64(NR, cs - j);
                 REAL(block_product)(tile + i * ldt + j, ldt, rows + i * KC, KC, rows_left, panel, 0,
