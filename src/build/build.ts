@@ -1,8 +1,9 @@
 // `bun run build`: one executable, ./llm, that holds everything.
 
 import { spawnSync } from "node:child_process"
-import { readdirSync } from "node:fs"
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { CORPUS_FILE, CORPUS_SEED, makeCorpus, packCorpus } from "../data/corpus.ts"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
 import { buildNative } from "./native.ts"
 
@@ -14,11 +15,16 @@ const reference = readdirSync("c/reference").map((name) => join("c/reference", n
 const libraries = warning
   ? []
   : readdirSync(NATIVE_BUILD_DIR).filter((n) => /\.so(\.\d+)?$/.test(n))
-const assets = ["c/llm.h", ...reference, ...libraries.map((name) => join(NATIVE_BUILD_DIR, name))]
+const corpus = join("build", CORPUS_FILE)
+mkdirSync("build", { recursive: true })
+writeFileSync(corpus, packCorpus(await makeCorpus(CORPUS_SEED)))
+const assets = ["c/llm.h", ...reference, corpus].concat(
+  libraries.map((name) => join(NATIVE_BUILD_DIR, name)),
+)
 
 // A worker's file is an entry point of its own, so that it exists inside the executable.
 const entries = ["src/main.ts", "src/data/tokenize-worker.ts"]
-const asFiles = [".h", ".c", ".so", ".1"].map((extension) => `--loader=${extension}:file`)
+const asFiles = [".h", ".c", ".so", ".1", ".bin"].map((extension) => `--loader=${extension}:file`)
 // Start-up: a command loads its own chunks only, as bytecode, so that nothing is parsed. Settings of
 // the folder where the program happens to be run are none of its business.
 const forStart = ["--splitting", "--bytecode", "--format=esm"].concat(

@@ -1,9 +1,9 @@
 // llm data SOURCE: makes token files.
 
 import { basename, extname } from "node:path"
+import { builtinCorpus, CORPUS_SEED } from "../data/corpus.ts"
 import type { OnBytes } from "../data/download.ts"
 import { checkFolder, thousands } from "../data/files.ts"
-import { builtinCorpus, CORPUS_SEED } from "../data/plays.ts"
 import { prepareFile, prepareTinyShakespeare, type Split, writeSplit } from "../data/prepare.ts"
 import { type Out, Progress } from "../data/progress.ts"
 import { downloadTinyShakespeare, readTinyShakespeare } from "../data/shakespeare.ts"

@@ -27,7 +27,6 @@ import {
   VERBS,
 } from "./plays-grammar.ts"
 import { Random } from "./random.ts"
-import { END_OF_TEXT, type Encode, loadEncoder } from "./tokenizer.ts"
 
 /** How a scene comes about: text that has to be there, and text that is one of several options. */
 export interface Choices {
@@ -38,18 +37,6 @@ export interface Choices {
 
 export type Scene = { text: string; nats: number }
 export type Plays = { text: string; scenes: Scene[]; nats: number }
-export type Corpus = {
-  train: Uint16Array
-  val: Uint16Array
-  trainNatsPerToken: number
-  valNatsPerToken: number
-  valScenes: TokenizedScene[]
-}
-export type TokenizedScene = { tokens: number; nats: number }
-
-export const CORPUS_SEED = 1
-const CORPUS_BYTES = 1_100_000
-const VAL_FRACTION = 0.1
 const SLOTS: Record<string, readonly string[]> = {
   "{A}": ADJECTIVES,
   "{N}": NOUNS,
@@ -270,40 +257,4 @@ export function generatePlays({ seed, bytes }: { seed: number; bytes: number }):
     nats += author.nats
   }
   return { text: scenes.map((scene) => scene.text).join(""), scenes, nats }
-}
-
-/** The corpus as tokens, each scene after an end-of-text token. The last scenes are for validation.
- * The entropy per token counts the end-of-text tokens, which are certain. */
-export async function builtinCorpus(seed = CORPUS_SEED): Promise<Corpus> {
-  const encode = await loadEncoder()
-  const { scenes } = generatePlays({ seed, bytes: CORPUS_BYTES })
-  const cut = Math.round(scenes.length * (1 - VAL_FRACTION))
-  const train = tokenize(scenes.slice(0, cut), encode)
-  const val = tokenize(scenes.slice(cut), encode)
-  return {
-    train: train.tokens,
-    trainNatsPerToken: train.natsPerToken,
-    val: val.tokens,
-    valNatsPerToken: val.natsPerToken,
-    valScenes: val.scenes,
-  }
-}
-
-function tokenize(scenes: Scene[], encode: Encode) {
-  const parts = scenes.map(({ text }) => [END_OF_TEXT, ...encode(text)])
-  const tokens = Uint16Array.from(parts.flat())
-  const nats = scenes.reduce((sum, scene) => sum + scene.nats, 0)
-  const sizes = scenes.map((scene, i) => ({ tokens: parts[i]!.length, nats: scene.nats }))
-  return { tokens, natsPerToken: nats / tokens.length, scenes: sizes }
-}
-
-/** Nats in the first `count` tokens of scenes. One that ends within a scene takes its share. */
-export function natsOfFirst(scenes: TokenizedScene[], count: number): number {
-  let left = count
-  let sum = 0
-  for (const { tokens, nats } of scenes) {
-    sum += (nats * Math.min(left, tokens)) / tokens
-    left -= Math.min(left, tokens)
-  }
-  return sum
 }

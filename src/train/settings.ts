@@ -2,8 +2,8 @@
 // options that contradict each other refused.
 
 import { existsSync } from "node:fs"
+import { builtinCorpus, natsOfFirst } from "../data/corpus.ts"
 import { Loader, type LoaderOptions } from "../data/loader.ts"
-import { builtinCorpus, natsOfFirst } from "../data/plays.ts"
 import { UserError } from "../errors.ts"
 import { readModelHeader } from "../formats/model.ts"
 import {

@@ -14,8 +14,10 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { CORPUS_SEED, makeCorpus } from "../../src/data/corpus.ts"
+import { VOCABULARY } from "../../src/data/tokenizer.ts"
 import { readModelHeader } from "../../src/formats/model.ts"
-import { writeTokens } from "../../src/formats/tokens.ts"
+import { readTokens, writeTokens } from "../../src/formats/tokens.ts"
 import { VERSION } from "../../src/version.ts"
 import { buildExecutable, LLM, run } from "./executable.ts"
 
@@ -222,6 +224,19 @@ describe("a run", () => {
     TIMEOUT_MS,
   )
 })
+
+test(
+  "the corpus that it carries is the one that its sources make",
+  async () => {
+    const { code, stdout } = await llm("data", "plays", "--out-dir", "plays")
+    const { train, val, trainNatsPerToken } = await makeCorpus(CORPUS_SEED)
+    expect(readTokens(path("plays/plays_train.bin"), VOCABULARY)).toEqual(train)
+    expect(readTokens(path("plays/plays_val.bin"), VOCABULARY)).toEqual(val)
+    expect(stdout).toContain(`train ${trainNatsPerToken.toFixed(4)}, `)
+    expect(code).toBe(0)
+  },
+  TIMEOUT_MS,
+)
 
 test(
   "settings of Bun that lie in the folder are none of its business",

@@ -2,12 +2,12 @@ import { describe, expect, test } from "bun:test"
 import fc from "fast-check"
 import {
   builtinCorpus,
-  type Choices,
-  generatePlays,
   natsOfFirst,
+  packCorpus,
   type TokenizedScene,
-  writeScene,
-} from "../../src/data/plays.ts"
+  unpackCorpus,
+} from "../../src/data/corpus.ts"
+import { type Choices, generatePlays, writeScene } from "../../src/data/plays.ts"
 import { loadEncoder } from "../../src/data/tokenizer.ts"
 
 const { text, scenes, nats } = generatePlays({ seed: 1, bytes: 300_000 })
@@ -132,6 +132,7 @@ describe("the built-in corpus", () => {
       expect(entropy).toBeLessThan(1.9)
     }
     expect(corpus).toEqual(await builtinCorpus())
+    expect(unpackCorpus(packCorpus(corpus))).toEqual(corpus)
   })
 
   test("tells the nats of its first validation tokens, a scene in part as a part of it", async () => {

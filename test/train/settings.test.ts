@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test"
 import { TRAIN } from "../../src/commands/train-spec.ts"
-import { builtinCorpus, natsOfFirst } from "../../src/data/plays.ts"
+import { builtinCorpus, natsOfFirst } from "../../src/data/corpus.ts"
 import { parseOptions } from "../../src/options.ts"
 import { openData } from "../../src/train/settings.ts"
 
