@@ -83,47 +83,49 @@ static void block(const Forward *f, i64 task) {
     stream_end();
 }
 
-// One vector along C, of ns rows of inp and ocs rows of weight.
-INLINE void few_step(vec acc[4][4], const real *inp, const real *weight, i64 C, i64 left,
-                     const int ns, const int ocs) {
+// One vector along C, of ns rows of inp and ocs rows of weight, `stride` apart.
+INLINE void few_step(vec acc[4][4], const real *inp, const real *weight, i64 C, i64 stride,
+                     i64 left, const int ns, const int ocs) {
     vec x[4];
 #pragma GCC unroll 4
     for (int n = 0; n < ns; n++) x[n] = load_n(inp + n * C, left);
 #pragma GCC unroll 4
     for (int o = 0; o < ocs; o++) {
-        vec w = load_n(weight + o * C, left);
+        vec w = load_n(weight + o * stride, left);
 #pragma GCC unroll 4
         for (int n = 0; n < ns; n++) acc[n][o] += x[n] * w;
     }
 }
 
-// dots[n][o] = row n of inp · row o of weight.
-INLINE void few_dots(float *dots, const real *inp, const real *weight, i64 C, const int ns,
-                     const int ocs) {
+// dots[n][o·apart] = row n of inp · row o·apart of weight.
+INLINE void few_dots(float *dots, const real *inp, const real *weight, i64 C, i64 apart,
+                     const int ns, const int ocs) {
+    const i64 stride = apart * C;
     vec acc[4][4];
 #pragma GCC unroll 4
     for (int n = 0; n < ns; n++)
 #pragma GCC unroll 4
         for (int o = 0; o < ocs; o++) acc[n][o] = splat(0);
     i64 c = 0;
-    for (; c + LANES <= C; c += LANES) few_step(acc, inp + c, weight + c, C, LANES, ns, ocs);
-    if (c < C) few_step(acc, inp + c, weight + c, C, C - c, ns, ocs);
+    for (; c + LANES <= C; c += LANES)
+        few_step(acc, inp + c, weight + c, C, stride, LANES, ns, ocs);
+    if (c < C) few_step(acc, inp + c, weight + c, C, stride, C - c, ns, ocs);
 #pragma GCC unroll 4
     for (int n = 0; n < ns; n++)
 #pragma GCC unroll 4
-        for (int o = 0; o < ocs; o++) dots[n * FEW_OC + o] = sum(acc[n][o]);
+        for (int o = 0; o < ocs; o++) dots[n * FEW_OC + o * apart] = sum(acc[n][o]);
 }
 
-INLINE void few_rows(float *dots, const real *inp, const real *weight, i64 N, i64 C,
+INLINE void few_rows(float *dots, const real *inp, const real *weight, i64 N, i64 C, i64 apart,
                      const int ocs) {
     for (i64 n = 0; n < N; n += 4) {
         float *d = dots + n * FEW_OC;
         const real *x = inp + n * C;
         switch (N - n) {
-        case 1: few_dots(d, x, weight, C, 1, ocs); break;
-        case 2: few_dots(d, x, weight, C, 2, ocs); break;
-        case 3: few_dots(d, x, weight, C, 3, ocs); break;
-        default: few_dots(d, x, weight, C, 4, ocs);
+        case 1: few_dots(d, x, weight, C, apart, 1, ocs); break;
+        case 2: few_dots(d, x, weight, C, apart, 2, ocs); break;
+        case 3: few_dots(d, x, weight, C, apart, 3, ocs); break;
+        default: few_dots(d, x, weight, C, apart, 4, ocs);
         }
     }
 }
@@ -131,13 +133,15 @@ INLINE void few_rows(float *dots, const real *inp, const real *weight, i64 N, i6
 static void few_block(const Epilogue *e, const real *inp, const real *weight, i64 N, i64 C,
                       i64 oc, i64 ocs) {
     float dots[FEW * FEW_OC];
-    i64 o = 0;
-    // Up to four rows, memory sets the pace, and weight is best read in one stream.
-    if (N > 4)
-        for (; o + 4 <= ocs; o += 4) few_rows(dots + o, inp, weight + (oc + o) * C, N, C, 4);
-    for (; o < ocs; o++) few_rows(dots + o, inp, weight + (oc + o) * C, N, C, 1);
+    const i64 quarter = ocs / 4;
+    // Memory sets the pace, and gives the most when each quarter is a stream of its own: a prefetcher
+    // stops at the end of a page, and then the three others go on.
+    for (i64 o = 0; o < quarter; o++)
+        few_rows(dots + o, inp, weight + (oc + o) * C, N, C, quarter, 4);
+    for (i64 o = 4 * quarter; o < ocs; o++)
+        few_rows(dots + o, inp, weight + (oc + o) * C, N, C, 1, 1);
     for (i64 n = 0; n < N; n++)
-        for (o = 0; o < ocs; o += LANES)
+        for (i64 o = 0; o < ocs; o += LANES)
             finish(e, n, oc + o, load(dots + n * FEW_OC + o), ocs - o);
     stream_end();
 }
@@ -147,9 +151,11 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
                           int OC) {
     const Epilogue e = {out, pre, bias, residual, OC};
     if (N < FEW) {
-#pragma omp parallel for schedule(static)
-        for (i64 oc = 0; oc < OC; oc += FEW_OC)
-            few_block(&e, inp, weight, N, C, oc, min_i64(FEW_OC, OC - oc));
+        i64 ocs = FEW_OC;
+        while (ocs > 16 && ceil_div(OC, ocs) < 8 * team_size()) ocs /= 2;
+#pragma omp parallel for schedule(dynamic)
+        for (i64 oc = 0; oc < OC; oc += ocs)
+            few_block(&e, inp, weight, N, C, oc, min_i64(ocs, OC - oc));
         return;
     }
     const i64 step = 4 * LANES, n_blocks = ceil_div(N, N_BLOCK); // KC is a multiple of step
