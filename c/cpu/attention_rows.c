@@ -78,38 +78,64 @@ void REAL(wide_backward)(real *dqkv, const real *dout, const real *qkv, const re
     }
 }
 
-static void decode_head(real *out, real *kcache, real *vcache, const real *qkv, float *scores,
-                        i64 position, i64 C, i64 HS) {
+#define PASS 16      // rows of a cache that all heads of a task go over before the next ones
+#define COLUMNS 1024 // whose sums a task keeps at a time
+
+// scores (n) become probabilities.
+static void soften_row(float *scores, i64 n) {
+    float max = -INFINITY;
+    for (i64 j = 0; j < n; j++) max = fmaxf(max, scores[j]);
+    vec sums = splat(0);
+    for (i64 j = 0; j < n; j += LANES) {
+        const vec e = keep_n(vexp(load_n(scores + j, n - j) - max), splat(0), n - j);
+        store_n(scores + j, e, n - j);
+        sums += e;
+    }
+    const float share = 1 / sum(sums);
+    for (i64 j = 0; j < n; j++) scores[j] *= share;
+}
+
+// out, columns from `first` to `last` = probabilities · vcache, whose rows are read in whole stretches.
+static void blend_rows(real *out, const real *vcache, const float *scores, i64 n, i64 C, i64 HS,
+                       i64 maxT, i64 first, i64 last) {
+    float sums[COLUMNS];
+    for (i64 d = first; d < last; d++) sums[d - first] = 0;
+    for (i64 j0 = 0; j0 < n; j0 += PASS)
+        for (i64 d = first, next; d < last; d = next) {
+            const float *p = scores + d / HS * maxT;
+            next = min_i64(min_i64(d + LANES, (d / HS + 1) * HS), last);
+            vec acc = load_n(sums + d - first, next - d);
+            for (i64 j = j0; j < min_i64(n, j0 + PASS); j++)
+                acc += p[j] * load_n(vcache + j * C + d, next - d);
+            store_n(sums + d - first, acc, next - d);
+        }
+    for (i64 d = first; d < last; d += LANES)
+        store_n(out + d, load_n(sums + d - first, last - d), last - d);
+}
+
+// Heads that lie beside each other: their parts of a row of the caches do as well.
+static void decode_heads(real *out, real *kcache, real *vcache, const real *qkv, float *scores,
+                         i64 position, i64 C, i64 HS, i64 heads, i64 maxT) {
     const float scale = 1.0f / sqrtf((float)HS);
-    for (i64 d = 0; d < HS; d++) {
+    const i64 rows = position + 1, width = heads * HS;
+    for (i64 d = 0; d < width; d++) {
         kcache[position * C + d] = qkv[C + d];
         vcache[position * C + d] = qkv[2 * C + d];
     }
-    float max = -INFINITY;
-    for (i64 j = 0; j <= position; j++) {
-        scores[j] = dot(qkv, kcache + j * C, HS) * scale;
-        max = fmaxf(max, scores[j]);
-    }
-    vec sums = splat(0);
-    for (i64 j = 0; j <= position; j += LANES) {
-        const i64 left = position + 1 - j;
-        const vec e = keep_n(vexp(load_n(scores + j, left) - max), splat(0), left);
-        store_n(scores + j, e, left);
-        sums += e;
-    }
-    const float total = sum(sums);
-    for (i64 d = 0; d < HS; d += LANES) {
-        vec acc = splat(0);
-        for (i64 j = 0; j <= position; j++) acc += scores[j] * load_n(vcache + j * C + d, HS - d);
-        store_n(out + d, acc * (1 / total), HS - d);
-    }
+    for (i64 j0 = 0; j0 < rows; j0 += PASS)
+        for (i64 h = 0; h < heads; h++)
+            for (i64 j = j0; j < min_i64(rows, j0 + PASS); j++)
+                scores[h * maxT + j] = dot(qkv + h * HS, kcache + j * C + h * HS, HS) * scale;
+    for (i64 h = 0; h < heads; h++) soften_row(scores + h * maxT, rows);
+    for (i64 d = 0; d < width; d += COLUMNS)
+        blend_rows(out, vcache, scores, rows, C, HS, maxT, d, min_i64(width, d + COLUMNS));
 }
 
 void REAL(attention_decode)(real *out, real *kcache, real *vcache, const real *qkv,
                             const int *position, float *scratch, int C, int NH, int maxT) {
-    const i64 HS = C / NH;
+    const i64 HS = C / NH, heads = ceil_div(NH, min_i64(NH, team_size()));
 #pragma omp parallel for schedule(static)
-    for (i64 h = 0; h < NH; h++)
-        decode_head(out + h * HS, kcache + h * HS, vcache + h * HS, qkv + h * HS,
-                    scratch + h * maxT, *position, C, HS);
+    for (i64 h = 0; h < NH; h += heads)
+        decode_heads(out + h * HS, kcache + h * HS, vcache + h * HS, qkv + h * HS,
+                     scratch + h * maxT, *position, C, HS, min_i64(heads, NH - h), maxT);
 }
