@@ -8,7 +8,7 @@
 void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, const real *wpe,
                              const int *position, int B, int T, int C) {
     const i64 start = position ? *position : 0;
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) if (B * T > 1)
     for (i64 b = 0; b < B; b++)
         for (i64 t = 0; t < T; t++) {
             real *o = out + (b * T + t) * C;

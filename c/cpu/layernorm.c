@@ -28,7 +28,7 @@ static void forward_row(real *out, float *mean, float *rstd, const real *x, cons
 
 void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *inp,
                              const real *weight, const real *bias, int N, int C, float eps) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (i64 n = 0; n < N; n++)
         forward_row(out + n * C, mean ? mean + n : NULL, rstd ? rstd + n : NULL, inp + n * C,
                     weight, bias, C, eps);
