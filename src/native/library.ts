@@ -58,8 +58,9 @@ export class Kernels {
     const signatures = await contract()
     // By default libgomp's threads spin for milliseconds at a barrier: on a machine that others use
     // too they then burn the very time slices that the thread they wait for needs (a step took 18
-    // times as long). This many rounds still bridge the gaps between kernels.
-    setDefaultVariable("GOMP_SPINCOUNT", "10000")
+    // times as long), and keep a core from it that it could move to. This many rounds, some 20 µs,
+    // still bridge the gaps between kernels.
+    setDefaultVariable("GOMP_SPINCOUNT", "1000")
     const there = [...signatures.values()].filter((signature) => withBf16 || !isBf16(signature))
     const { symbols } = dlopen(path, ffiSymbols(there))
     const precisions: Precision[] = withBf16 ? ["fp32", "bf16"] : ["fp32"]
