@@ -13,7 +13,7 @@ const SHAPES: StepShape[] = [
   { config: preset("gpt2:d12")!, B: 4, T: 64 },
   { config: SMALL, B: 4, T: 64 },
 ]
-const MEASURE_MS = 5000
+const MEASURE_MS = 3000
 const AT_LEAST = 3 // steps
 
 /** A table of steps with all cores free, and with one of them loaded. */
