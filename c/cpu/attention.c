@@ -163,7 +163,7 @@ static void put_sum(float *to, i64 stride, const float *tile, i64 ldt, i64 rows,
 // that rows lie as many bytes apart as before.
 #define OPERAND(tile) ((real *)(tile))
 
-#define TILE 64 // queries of a backward tile, and its keys
+#define TILE 128 // queries of a backward tile, and its keys
 
 _Static_assert((6 * TILE + 2 * MR) * HEAD_MAX + (2 * TILE + 3 * MR) * TILE <= WORKSPACE,
                "a backward tile fits");
