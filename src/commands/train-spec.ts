@@ -135,7 +135,7 @@ export const TRAIN: CommandSpec = {
       group: "Run",
       kind: "text",
       value: "FOLDER",
-      help: "folder for the log, the metrics and the model; without it nothing is kept",
+      help: "folder for log, metrics and model; without it nothing is kept",
     },
     CONFIG_OPTION,
     {

@@ -10,6 +10,7 @@ const dir = mkdtempSync(join(tmpdir(), "llm-ci-"))
 mkdirSync(join(dir, ".ci"))
 mkdirSync(join(dir, "bin"))
 cpSync(join(ROOT, ".ci", "run"), join(dir, ".ci", "run"))
+cpSync(join(ROOT, "package.json"), join(dir, "package.json"))
 writeFileSync(join(dir, "bin", "gcc"), "#!/bin/sh\n", { mode: 0o755 })
 afterAll(() => rmSync(dir, { recursive: true }))
 
