@@ -22,7 +22,7 @@ export async function benchShared(kernels: Kernels): Promise<string> {
   for (const shape of SHAPES) {
     const { program } = await readyStep(kernels, shape)
     const alone = steps(program)
-    const busy = Bun.spawn([...PINNED, process.execPath, "-e", "for (;;);"])
+    const busy = Bun.spawn([...PINNED, process.execPath, "-e", BUSY])
     await Bun.sleep(500) // until it has started
     const shared = steps(program)
     busy.kill()
@@ -40,6 +40,8 @@ export async function benchShared(kernels: Kernels): Promise<string> {
   return `${kernels.name}, ${kernels.call("llm_threads", 0)} threads\n\n${table(headings, rows)}`
 }
 
+// It ends by itself, should nobody be left to end it.
+const BUSY = "const end = Date.now() + 60_000; while (Date.now() < end);"
 // To the first core, so that the scheduler cannot spread its load.
 const PINNED = Bun.which("taskset") ? ["taskset", "-c", "0"] : []
 
