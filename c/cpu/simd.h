@@ -71,11 +71,19 @@ INLINE vec splat(float x) {
 }
 
 /* What is stored as bf16 is the upper half of an f32: read exactly, written to nearest even. */
-INLINE vec from_bf16(bf16s x) { return (vec)(__builtin_convertvector(x, veci) << 16); }
+INLINE vec from_bf16(bf16s x) {
+#if defined __ARM_NEON
+    return (vec)vshll_n_u16((uint16x4_t)x, 16);
+#else
+    return (vec)(__builtin_convertvector(x, veci) << 16);
+#endif
+}
 
 INLINE bf16s to_bf16(vec v) {
 #if defined __AVX512BF16__
     return (bf16s)_mm512_cvtneps_pbh((__m512)v);
+#elif defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+    return (bf16s)vcvt_bf16_f32((float32x4_t)v);
 #else
     // A tie stays even; a NaN is kept one, as its fraction could be cut to 0.
     const veci bits = (veci)v, nan = v != v;

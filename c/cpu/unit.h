@@ -7,14 +7,22 @@
 #ifdef LLM_BF16
 typedef u32 pair_anywhere __attribute__((aligned(2), may_alias));
 
+#if defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+// BFDOT multiplies by one lane, so that one is all there is to load.
+INLINE vec splat_bits(u32 bits) { return (vec)(uint64x2_t){bits}; }
+#else
 INLINE vec splat_bits(u32 bits) { return (vec)((veci){} + (int)bits); }
+#endif
 INLINE vec splat_unit(const real *p) { return splat_bits(*(const pair_anywhere *)p); }
 INLINE vec splat_half(const real *p) { return splat_bits(*p); }
 
-/* acc + a·b over both numbers of each unit. */
+/* acc + a·b over both numbers of each unit; a is one unit for all lanes of b. */
 INLINE vec multiply_add(vec acc, vec a, vec b) {
 #if defined __AVX512BF16__
     return (vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
+#elif defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+    const bfloat16x4_t first = (bfloat16x4_t)vget_low_f32((float32x4_t)a);
+    return (vec)vbfdotq_lane_f32((float32x4_t)acc, (bfloat16x8_t)b, first, 0);
 #else
     const veci x = (veci)a, y = (veci)b, upper = (veci){} + (int)0xffff0000;
     acc += (vec)(x << 16) * (vec)(y << 16);
@@ -37,8 +45,13 @@ INLINE vec load_pairs(const real *p, i64 stride, i64 rows, i64 left) {
     return (vec)((even >> 16 & 0xffff) | odd);
 }
 INLINE vec to_unit(const vec x[2]) {
+#if defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC // GCC 12 takes the conversion apart
+    const uint16x8_t low = (uint16x8_t)vcvtq_low_bf16_f32((float32x4_t)x[0]);
+    return (vec)vzip1q_u16(low, (uint16x8_t)vcvtq_low_bf16_f32((float32x4_t)x[1]));
+#else
     return (vec)(__builtin_convertvector(to_bf16(x[0]), veci) |
                  __builtin_convertvector(to_bf16(x[1]), veci) << 16);
+#endif
 }
 #else
 INLINE vec splat_unit(const real *p) { return splat(*p); }

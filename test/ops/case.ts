@@ -89,7 +89,8 @@ export function rounding(size = 1): Tolerance {
 
 /** A sum of n terms of random sign, added one by one in f32: it wanders √k away after k terms, each
  * addition rounds that by half an EPS, and the roundings wander too: √(Σk)/2 ≈ 0.35·n EPS. The worst
- * of many thousand elements lies within five such deviations. */
+ * of many thousand elements lies within five such deviations. Arm's BFDOT adds two terms at a time,
+ * rounding to odd, by up to one EPS: √(Σ2k) over n/2 steps = 0.5·n EPS, four of which are allowed. */
 export function sum(n: number, size = 1): Tolerance {
   return { absolute: 2 * EPS * (n + 4) * size, relative: 4 * EPS }
 }
