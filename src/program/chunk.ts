@@ -6,8 +6,8 @@
 import { assert } from "../errors.ts"
 import type { Call, Tensor } from "./tensor.ts"
 
-/** Chunks are a multiple of this: their views stay aligned in any type, and the products sum over
- * them in the order in which they sum over all rows. */
+/** Chunks are a multiple of this: their views stay aligned in any type, and the products work on whole
+ * blocks of rows. */
 export const CHUNK_ALIGN = 384
 
 /** A tensor seen as a matrix: `count` of its rows from `first` on. */
