@@ -6,7 +6,7 @@ import { buildNative } from "../src/build/native.ts"
 
 const TIMEOUT_MS = 60_000
 
-const { warning } = await buildNative((line) => console.error(line))
+const { warning } = await buildNative((line) => console.error(line), { forTests: true })
 if (warning) console.error(`warning: ${warning}`)
 
 // The default can only be set by each file itself, for its own tests.
