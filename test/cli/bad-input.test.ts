@@ -26,7 +26,7 @@ import { BF16_LIBRARIES, bestCpuLibrary } from "../../src/native/library.ts"
 import { buildExecutable, LLM, run } from "./executable.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "llm-bad-"))
-const TIMEOUT_MS = 60_000
+const TIMEOUT_MS = 300_000 // for some hundred runs of the executable
 
 type Row = [args: string, message: string | RegExp]
 
