@@ -41,7 +41,8 @@ INLINE void tiles_configure(void) {
 
 #else
 
-static _Thread_local float emulated_tiles[8][TILE_ROWS][TILE_BYTES / 4] __attribute__((aligned(64)));
+static _Thread_local float emulated_tiles[8][TILE_ROWS][TILE_BYTES / 4]
+    __attribute__((aligned(64)));
 
 INLINE void tiles_configure(void) {}
 

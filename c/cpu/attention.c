@@ -238,7 +238,8 @@ static void backward_head(real *dqkv, float *sums, const real *dout, const real 
             }
             turn(ds, TILE, OPERAND(dp), TILE * PER, nk, nq);
             for (i64 d = 0; d < HS; d += NR)
-                REAL(pack_columns)(keys + d * UNITS(TILE), qkv + j0 * stride + C + d, stride, nk, HS - d);
+                REAL(pack_columns)(keys + d * UNITS(TILE), qkv + j0 * stride + C + d, stride, nk,
+                                   HS - d);
             for (i64 i = 0; i < nq; i += MR) {
                 const i64 rows = min_i64(MR, nq - i), seen = later ? nk : min_i64(nk, i + rows);
                 REAL(block_product)(dq + i * width, width, ds + i * TILE, TILE, rows, keys,

@@ -31,7 +31,8 @@ void adamw_update(float *param, float *m, float *v, const float *grad, i64 n, fl
 #pragma omp parallel for schedule(static)
     for (i64 i = 0; i < n; i += LANES) {
         const i64 left = n - i;
-        store_n(param + i, stepped(load_n(param + i, left), m + i, v + i, grad + i, left, &a), left);
+        const vec p = load_n(param + i, left);
+        store_n(param + i, stepped(p, m + i, v + i, grad + i, left, &a), left);
     }
 }
 

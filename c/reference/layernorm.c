@@ -21,7 +21,8 @@ void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *in
         }
         double r = 1 / sqrt(squares / C + eps);
 
-        for (int c = 0; c < C; c++) o[c] = rounded((value(x[c]) - m) * r * value(weight[c]) + value(bias[c]));
+        for (int c = 0; c < C; c++)
+            o[c] = rounded((value(x[c]) - m) * r * value(weight[c]) + value(bias[c]));
         if (mean) mean[n] = (float)m;
         if (rstd) rstd[n] = (float)r;
     }

@@ -19,10 +19,5 @@ export function roundToBf16(x: number): number {
 
 /** Rounds as many numbers as `out` has room for. */
 export function roundAll(out: Uint16Array, numbers: Float32Array): void {
-  const words = new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length)
-  for (let i = 0; i < out.length; i++) {
-    const word = words[i]!
-    const noNumber = (word & 0x7fffffff) > 0x7f800000
-    out[i] = noNumber ? (word >>> 16) | 0x40 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16
-  }
+  for (let i = 0; i < out.length; i++) out[i] = roundToBf16(numbers[i]!)
 }

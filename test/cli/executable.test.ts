@@ -19,7 +19,7 @@ import { VOCABULARY } from "../../src/data/tokenizer.ts"
 import { readModelHeader } from "../../src/formats/model.ts"
 import { readTokens, writeTokens } from "../../src/formats/tokens.ts"
 import { VERSION } from "../../src/version.ts"
-import { buildExecutable, LLM, run } from "./executable.ts"
+import { buildExecutable, LLM, run, SHAPE, TRAIN, writeSmallTokens } from "./executable.ts"
 
 const TIMEOUT_MS = 120_000
 const dir = mkdtempSync(join(tmpdir(), "llm-run-"))
@@ -27,14 +27,9 @@ const path = (name: string) => join(dir, name)
 const read = (name: string) => readFileSync(path(name), "utf8")
 const llm = (...args: string[]) => run([LLM, ...args], { cwd: dir })
 
-const SHAPE = "--layers 2 --heads 2 --channels 16 --vocab 97 --batch 2 --context 8".split(" ")
-const TRAIN = ["train", "small_train.bin", ...SHAPE, "--val-every", "2", "--sample-every", "3"]
-
 beforeAll(async () => {
   await buildExecutable()
-  const tokens = Uint16Array.from({ length: 4000 }, (_, i) => (i * i + 3 * i) % 97)
-  writeTokens(path("small_train.bin"), tokens)
-  writeTokens(path("small_val.bin"), tokens.subarray(0, 400))
+  const tokens = writeSmallTokens(dir)
   writeTokens(path("alone.bin"), tokens)
   const { code, stderr } = await llm(...TRAIN, "--steps", "3", "--out", "a")
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" })

@@ -2,9 +2,32 @@
 
 import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
+import { writeTokens } from "../../src/formats/tokens.ts"
 
 export const ROOT = join(import.meta.dir, "..", "..")
 export const LLM = join(ROOT, "llm")
+
+export const SHAPE = "--layers 2 --heads 2 --channels 16 --vocab 97 --batch 2 --context 8".split(
+  " ",
+)
+/** A run that takes no time a step, on the tokens of writeSmallTokens. */
+export const TRAIN = [
+  "train",
+  "small_train.bin",
+  ...SHAPE,
+  "--val-every",
+  "2",
+  "--sample-every",
+  "3",
+]
+
+/** Writes small_train.bin, whose tokens are returned, and small_val.bin. */
+export function writeSmallTokens(dir: string): Uint16Array {
+  const tokens = Uint16Array.from({ length: 4000 }, (_, i) => (i * i + 3 * i) % 97)
+  writeTokens(join(dir, "small_train.bin"), tokens)
+  writeTokens(join(dir, "small_val.bin"), tokens.subarray(0, 400))
+  return tokens
+}
 
 function newest(path: string): number {
   const stats = statSync(path)

@@ -13,21 +13,16 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { writeTokens } from "../../src/formats/tokens.ts"
-import { buildExecutable, LLM, run } from "./executable.ts"
+import { buildExecutable, LLM, run, TRAIN, writeSmallTokens } from "./executable.ts"
 
 const TIMEOUT_MS = 120_000
 const dir = mkdtempSync(join(tmpdir(), "llm-stop-"))
 const path = (name: string) => join(dir, name)
 const read = (name: string) => readFileSync(path(name), "utf8")
 
-const SHAPE = "--layers 2 --heads 2 --channels 16 --vocab 97 --batch 2 --context 8".split(" ")
-const TRAIN = ["train", "small_train.bin", ...SHAPE, "--val-every", "2", "--sample-every", "3"]
-
 beforeAll(async () => {
   await buildExecutable()
-  const tokens = Uint16Array.from({ length: 4000 }, (_, i) => (i * i + 3 * i) % 97)
-  writeTokens(path("small_train.bin"), tokens)
-  writeTokens(path("small_val.bin"), tokens.subarray(0, 400))
+  writeSmallTokens(dir)
 }, TIMEOUT_MS)
 
 afterAll(() => rmSync(dir, { recursive: true }))
