@@ -1,15 +1,19 @@
-// Batches from token files. Consecutive batches advance by B·T tokens a rank and read one more, as
-// the targets are the inputs shifted by one. What is left at a shard's end, less than one batch of
-// all ranks, is skipped.
+// Batches from token files. The unit is a sequence: T tokens, and the one after them, as the targets
+// are the inputs shifted by one. What is left at a shard's end, less than a sequence, is skipped.
+//
+// Sequences stand in one endless order, epoch after epoch, that depends on the files, on T and on the
+// seed alone; a batch is the next B of them, wherever a shard ends. So the order of the data is the
+// same for any batch size, any accumulation and any number of ranks.
 
 import { existsSync } from "node:fs"
 import { assert, UserError } from "../errors.ts"
-import { checkTokens, openTokens, type Tokens } from "../formats/tokens.ts"
+import { checkTokens, TokenFile, type Tokens } from "../formats/tokens.ts"
 import { thousands } from "./files.ts"
 import { Random } from "./random.ts"
 
-/** Where the next batch comes from. Plain data: a checkpoint can hold it. */
-export type LoaderPosition = { epoch: number; shard: number; batch: number }
+/** Where the next batch of all ranks comes from: the shard is the one at this place of the epoch's
+ * order, the sequence that of the shard's. Plain data: a checkpoint can hold it. */
+export type LoaderPosition = { epoch: number; shard: number; sequence: number }
 
 export type LoaderOptions = {
   B: number
@@ -21,40 +25,56 @@ export type LoaderOptions = {
   ranks?: number
 }
 
-type Shard = { name: string; tokens: Tokens; batches: number }
+type Shard = { source: Source; sequences: number }
+
+/** Tokens, wherever they are. */
+interface Source {
+  readonly path: string
+  readonly length: number
+  read(into: Int32Array, first: number): void
+  close(): void
+}
 
 export class Loader {
   readonly tokenCount: number
+  /** Batches of this rank. */
   readonly batchesPerEpoch: number
-  private readonly batchTokens: number // of all ranks
   private epoch = 0
   private shard = 0
-  private batch = 0
+  private sequence = 0
   // The orders of the epoch and of the shard that are being read; rebuilt from the seed when needed.
   private shardOrder: Uint32Array | undefined
-  private batchOrder: Uint32Array | undefined
+  private sequenceOrder: Uint32Array | undefined
+  private readonly tokens: Int32Array
 
   private constructor(
     private readonly shards: Shard[],
     private readonly options: Required<LoaderOptions>,
   ) {
-    this.batchTokens = options.B * options.T * options.ranks
-    this.tokenCount = shards.reduce((sum, s) => sum + s.tokens.length, 0)
-    this.batchesPerEpoch = shards.reduce((sum, s) => sum + s.batches, 0)
+    this.tokens = new Int32Array(options.T + 1)
+    this.tokenCount = shards.reduce((sum, { source }) => sum + source.length, 0)
+    const sequences = shards.reduce((sum, shard) => sum + shard.sequences, 0)
+    this.batchesPerEpoch = Math.floor(sequences / (options.B * options.ranks))
   }
 
-  /** From token files: a path or a glob, in the order of their names. Every token is checked now: a
-   * bad one that is found after hours of training would end the run. */
+  /** From token files: a path or a glob, in the order of their names. */
   static open(pattern: string, options: LoaderOptions): Loader {
-    const shards = findFiles(pattern).map((name) =>
-      Loader.cut(name, openTokens(name, options.vocabulary), options),
+    const shards = findFiles(pattern).map((path) =>
+      Loader.cut(TokenFile.open(path, options.vocabulary), options),
     )
     return new Loader(shards, Loader.complete(options))
   }
 
   /** From tokens in memory. */
-  static over(name: string, tokens: Tokens, options: LoaderOptions): Loader {
-    return new Loader([Loader.cut(name, tokens, options)], Loader.complete(options))
+  static over(path: string, tokens: Tokens, options: LoaderOptions): Loader {
+    checkTokens(path, tokens, options.vocabulary)
+    const source: Source = {
+      path,
+      length: tokens.length,
+      read: (into, first) => into.set(tokens.subarray(first, first + into.length)),
+      close: () => {},
+    }
+    return new Loader([Loader.cut(source, options)], Loader.complete(options))
   }
 
   private static complete(options: LoaderOptions): Required<LoaderOptions> {
@@ -63,30 +83,37 @@ export class Loader {
     return all
   }
 
-  private static cut(name: string, tokens: Tokens, options: LoaderOptions): Shard {
-    const { B, T, vocabulary, ranks = 1 } = options
-    const batches = Math.floor((tokens.length - 1) / (B * T * ranks))
-    if (batches < 1) {
+  private static cut(source: Source, { B, T, ranks = 1 }: LoaderOptions): Shard {
+    const sequences = Math.floor((source.length - 1) / T)
+    if (sequences < B * ranks) {
       const shape = ranks > 1 ? `${ranks} ranks of ${B}×${T}` : `${B}×${T}`
       throw new UserError(
-        `${name}: ${thousands(tokens.length)} tokens are too few for one batch of ${shape}, which reads ${thousands(B * T * ranks + 1)} (try a smaller --batch or --context)`,
+        `${source.path}: ${thousands(source.length)} tokens are too few for one batch of ${shape}, which reads ${thousands(B * T * ranks + 1)} (try a smaller --batch or --context)`,
       )
     }
-    checkTokens(name, tokens, vocabulary)
-    return { name, tokens, batches }
+    return { source, sequences }
   }
 
-  /** The next batch: inputs and targets (B,T), overwritten. */
+  /** The next batch: inputs and targets (B,T), overwritten. Throws FileChanged when a token file is
+   * not what it was; the position is then anywhere within the batch. */
   next(inputs: Int32Array, targets: Int32Array): void {
-    const { B, T, rank } = this.options
-    const length = B * T
-    assert(inputs.length === length && targets.length === length, "batch views must hold B·T")
-    const { tokens } = this.enterShard()
-    const index = this.batchOrder ? this.batchOrder[this.batch]! : this.batch
-    const start = index * this.batchTokens + rank * length
-    inputs.set(tokens.subarray(start, start + length))
-    targets.set(tokens.subarray(start + 1, start + length + 1))
-    this.advance()
+    const { B, T, rank, ranks } = this.options
+    assert(inputs.length === B * T && targets.length === B * T, "batch views must hold B·T")
+    for (let row = 0; row < B * ranks; row++) {
+      const { source } = this.enterShard()
+      const b = row - rank * B
+      if (b >= 0 && b < B) {
+        const index = this.sequenceOrder ? this.sequenceOrder[this.sequence]! : this.sequence
+        source.read(this.tokens, index * T)
+        inputs.set(this.tokens.subarray(0, T), b * T)
+        targets.set(this.tokens.subarray(1), b * T)
+      }
+      this.advance()
+    }
+  }
+
+  private get shardIndex(): number {
+    return this.shardOrder ? this.shardOrder[this.shard]! : this.shard
   }
 
   private enterShard(): Shard {
@@ -94,19 +121,20 @@ export class Loader {
     if (shuffle) {
       this.shardOrder ??= new Random(seed, this.epoch).permutation(this.shards.length)
     }
-    const index = this.shardOrder ? this.shardOrder[this.shard]! : this.shard
+    const index = this.shardIndex
     const shard = this.shards[index]!
     if (shuffle) {
-      this.batchOrder ??= new Random(seed, this.epoch, index + 1).permutation(shard.batches)
+      this.sequenceOrder ??= new Random(seed, this.epoch, index + 1).permutation(shard.sequences)
     }
     return shard
   }
 
   private advance(): void {
-    const index = this.shardOrder ? this.shardOrder[this.shard]! : this.shard
-    if (++this.batch < this.shards[index]!.batches) return
-    this.batch = 0
-    this.batchOrder = undefined
+    const { source, sequences } = this.shards[this.shardIndex]!
+    if (++this.sequence < sequences) return
+    source.close()
+    this.sequence = 0
+    this.sequenceOrder = undefined
     if (++this.shard < this.shards.length) return
     this.shard = 0
     this.epoch++
@@ -114,34 +142,43 @@ export class Loader {
   }
 
   get position(): LoaderPosition {
-    return { epoch: this.epoch, shard: this.shard, batch: this.batch }
+    return { epoch: this.epoch, shard: this.shard, sequence: this.sequence }
   }
 
-  /** Goes on exactly where `position` was read, given the same files and options. */
+  /** The orders in force at this position: of the shards, and of the sequences of the present one;
+   * undefined when they are read as they stand. */
+  get orders(): { shards: Uint32Array; sequences: Uint32Array } | undefined {
+    this.enterShard()
+    const { shardOrder, sequenceOrder } = this
+    return shardOrder && sequenceOrder && { shards: shardOrder, sequences: sequenceOrder }
+  }
+
+  /** Goes on exactly where `position` was read, given the same files, T, order and seed. */
   restore(position: LoaderPosition): void {
-    const { epoch, shard, batch } = position
-    const whole = [epoch, shard, batch].every((n) => Number.isSafeInteger(n) && n >= 0)
+    const { epoch, shard, sequence } = position
+    const whole = [epoch, shard, sequence].every((n) => Number.isSafeInteger(n) && n >= 0)
     if (!whole || shard >= this.shards.length) {
       throw new UserError(
         `saved position ${JSON.stringify(position)} does not fit ${this.shards.length} token files (resume with the same TOKENS)`,
       )
     }
+    this.shards[this.shardIndex]!.source.close()
     this.epoch = epoch
     this.shard = shard
-    this.batch = batch
+    this.sequence = sequence
     this.shardOrder = undefined
-    this.batchOrder = undefined
-    const { name, batches } = this.enterShard()
-    if (batch >= batches) {
+    this.sequenceOrder = undefined
+    const { source, sequences } = this.enterShard()
+    if (sequence >= sequences) {
       throw new UserError(
-        `saved position ${JSON.stringify(position)} is past the ${thousands(batches)} batches of ${name} (resume with the same TOKENS, --batch and --context)`,
+        `saved position ${JSON.stringify(position)} is past the ${thousands(sequences)} sequences of ${source.path} (resume with the same TOKENS and --context)`,
       )
     }
   }
 
   /** Back to the first batch of the first epoch. */
   reset(): void {
-    this.restore({ epoch: 0, shard: 0, batch: 0 })
+    this.restore({ epoch: 0, shard: 0, sequence: 0 })
   }
 }
 

@@ -1,42 +1,133 @@
 // Token files. GPT-2's: a header of 256 int32, then uint16 tokens. Llama 3's: the same header, then
 // uint32 tokens. The first format, from spring 2024, has no header: int32 tokens from byte 0; it is
 // told apart by its first word, which is a token and so far below any magic.
+//
+// They are read piece by piece and never mapped: touching a mapped page of a file that was cut short
+// meanwhile ends the process, and a run that takes weeks must get to write a checkpoint instead.
 
+import { type BigIntStats, closeSync, fstatSync, openSync, readSync, statSync } from "node:fs"
 import { fileBytes, reason, thousands, writeWhole } from "../data/files.ts"
 import { UserError } from "../errors.ts"
-import { MAX_MAP_BYTES, mapFile } from "../native/mapping.ts"
 
 const HEADER_BYTES = 1024
 const FORMATS = [
-  { magic: 20240520, version: 1, tokenBytes: 2 },
-  { magic: 20240801, version: 7, tokenBytes: 4 },
+  { magic: 20240520, version: 1, tokenBytes: 2, Numbers: Uint16Array },
+  { magic: 20240801, version: 7, tokenBytes: 4, Numbers: Uint32Array },
 ] as const
+const HEADERLESS = { tokenBytes: 4, Numbers: Int32Array } as const
 const HINT = "make token files with llm data"
+const PIECE = 2 ** 20 // tokens checked at once
 
 export type Tokens = Uint16Array | Uint32Array | Int32Array
 
-/** Maps a token file after checking its header against its size. The tokens themselves are checked
- * by `checkTokens`: that reads the whole file. */
-export function openTokens(path: string, vocabulary: number): Tokens {
-  const bytes = fileBytes(path, HINT)
-  if (bytes === 0) throw new UserError(`${path}: the file is empty (${HINT})`)
-  if (bytes < 4) {
-    throw new UserError(`${path}: ${bytes} bytes are too few for a token file (${HINT})`)
+/** A token file that is no longer what it was when it was opened. */
+export class FileChanged extends UserError {}
+
+type Layout = { start: number; tokenBytes: number; Numbers: Tokens["constructor"]; count: number }
+
+/** A token file, open for reading. */
+export class TokenFile {
+  private handle: number | undefined
+  private scratch = new ArrayBuffer(0)
+
+  private constructor(
+    readonly path: string,
+    private readonly layout: Layout,
+    private readonly identity: string,
+  ) {}
+
+  /** Opens a file after checking its header against its size, and every token against the
+   * vocabulary: a bad one that is found after hours of training would end the run. */
+  static open(path: string, vocabulary: number): TokenFile {
+    const bytes = fileBytes(path, HINT)
+    if (bytes === 0) throw new UserError(`${path}: the file is empty (${HINT})`)
+    if (bytes < 4) {
+      throw new UserError(`${path}: ${bytes} bytes are too few for a token file (${HINT})`)
+    }
+    let handle: number
+    try {
+      handle = openSync(path, "r")
+    } catch (error) {
+      throw new UserError(`${path}: cannot read: ${reason(error)} (${HINT})`)
+    }
+    try {
+      const head = new Int32Array(3)
+      readExactly(path, handle, new Uint8Array(head.buffer, 0, Math.min(12, bytes & ~3)), 0)
+      const layout = checkHeader(path, bytes, head, vocabulary)
+      const file = new TokenFile(path, layout, identityOf(fstatSync(handle, { bigint: true })))
+      for (let first = 0; first < file.length; first += PIECE) {
+        const piece = file.raw(handle, first, Math.min(PIECE, file.length - first))
+        checkTokens(path, piece, vocabulary, first)
+      }
+      file.scratch = new ArrayBuffer(0)
+      return file
+    } finally {
+      closeSync(handle) // a data set may have more files than may be open
+    }
   }
-  if (bytes > MAX_MAP_BYTES) {
-    throw new UserError(
-      `${path}: ${thousands(bytes)} bytes, but a token file may have ${thousands(MAX_MAP_BYTES)} (cut it into several and name them by a glob)`,
-    )
+
+  get length(): number {
+    return this.layout.count
   }
-  let buffer: ArrayBuffer
-  try {
-    buffer = mapFile(path, bytes)
-  } catch (error) {
-    throw new UserError(`${path}: cannot read: ${reason(error)} (${HINT})`)
+
+  /** Fills `into` with the tokens from number `first` on. Throws FileChanged when the file has been
+   * replaced, changed or taken away since it was opened. */
+  read(into: Int32Array, first: number): void {
+    const { path } = this
+    try {
+      this.handle ??= openSync(path, "r")
+      // What the name stands for now, and what this handle holds: neither may have changed.
+      const now = [statSync(path, { bigint: true }), fstatSync(this.handle, { bigint: true })]
+      if (now.some((stats) => identityOf(stats) !== this.identity)) {
+        throw new FileChanged(`${path}: the file has changed since the run began (${CHANGED_HINT})`)
+      }
+    } catch (error) {
+      if (error instanceof FileChanged) throw error
+      throw new FileChanged(`${path}: cannot read any more: ${reason(error)} (${CHANGED_HINT})`)
+    }
+    into.set(this.raw(this.handle, first, into.length))
   }
-  const [magic = 0, version = 0, count = 0] = new Int32Array(buffer, 0, Math.min(3, bytes >> 2))
+
+  /** Closes the file, until the next read. */
+  close(): void {
+    if (this.handle !== undefined) closeSync(this.handle)
+    this.handle = undefined
+  }
+
+  private raw(handle: number, first: number, count: number): Tokens {
+    const { start, tokenBytes, Numbers } = this.layout
+    if (this.scratch.byteLength < count * tokenBytes) {
+      this.scratch = new ArrayBuffer(count * tokenBytes)
+    }
+    const bytes = new Uint8Array(this.scratch, 0, count * tokenBytes)
+    readExactly(this.path, handle, bytes, start + first * tokenBytes)
+    return new (Numbers as Uint16ArrayConstructor)(this.scratch, 0, count)
+  }
+}
+
+const CHANGED_HINT = "put the file back as it was, and go on with --resume"
+
+const identityOf = ({ dev, ino, size, mtimeNs }: BigIntStats) => [dev, ino, size, mtimeNs].join()
+
+function readExactly(path: string, handle: number, into: Uint8Array, position: number): void {
+  for (let done = 0; done < into.length; ) {
+    let got: number
+    try {
+      got = readSync(handle, into, done, into.length - done, position + done)
+    } catch (error) {
+      throw new FileChanged(`${path}: cannot read: ${reason(error)} (${CHANGED_HINT})`)
+    }
+    if (got === 0) {
+      throw new FileChanged(`${path}: it became shorter while it was read (${CHANGED_HINT})`)
+    }
+    done += got
+  }
+}
+
+function checkHeader(path: string, bytes: number, head: Int32Array, vocabulary: number): Layout {
+  const [magic = 0, version = 0, count = 0] = head
   const format = FORMATS.find((f) => f.magic === magic)
-  if (!format) return openHeaderless(path, buffer, magic, vocabulary)
+  if (!format) return checkHeaderless(path, bytes, magic, vocabulary)
 
   if (bytes < HEADER_BYTES) {
     throw new UserError(
@@ -55,46 +146,43 @@ export function openTokens(path: string, vocabulary: number): Tokens {
     )
   }
   if (count === 0) throw new UserError(`${path}: it holds no tokens (${HINT})`)
-  return format.tokenBytes === 2
-    ? new Uint16Array(buffer, HEADER_BYTES, count)
-    : new Uint32Array(buffer, HEADER_BYTES, count)
+  return { ...format, start: HEADER_BYTES, count }
 }
 
-function openHeaderless(
-  path: string,
-  buffer: ArrayBuffer,
-  first: number,
-  vocabulary: number,
-): Int32Array {
+function checkHeaderless(path: string, bytes: number, first: number, vocabulary: number): Layout {
   if (first < 0 || first >= vocabulary) {
     throw new UserError(
       `${path}: not a token file: it starts with ${first}, which is neither a magic (${FORMATS.map((f) => f.magic).join(" or ")}) nor a token below ${thousands(vocabulary)} (${HINT})`,
     )
   }
-  if (buffer.byteLength % 4 !== 0) {
+  const { tokenBytes } = HEADERLESS
+  if (bytes % tokenBytes !== 0) {
     throw new UserError(
-      `${path}: ${thousands(buffer.byteLength)} bytes without a header are not a whole number of int32 tokens (${HINT})`,
+      `${path}: ${thousands(bytes)} bytes without a header are not a whole number of int32 tokens (${HINT})`,
     )
   }
-  return new Int32Array(buffer)
+  return { ...HEADERLESS, start: 0, count: bytes / tokenBytes }
 }
 
-/** Refuses a token outside [0, vocabulary), naming the first one. */
-export function checkTokens(path: string, tokens: Tokens, vocabulary: number): void {
+/** Refuses a token outside [0, vocabulary), naming the first one; `first` is the number of the first
+ * of these tokens in their file. */
+export function checkTokens(path: string, tokens: Tokens, vocabulary: number, first = 0): void {
   for (let i = 0; i < tokens.length; i++) {
     const token = tokens[i]!
     if (token < 0 || token >= vocabulary) {
       throw new UserError(
-        `${path}: token ${thousands(i)} is ${thousands(token)}, but the vocabulary has ${thousands(vocabulary)} (use the model's own tokenizer, or --vocab)`,
+        `${path}: token ${thousands(first + i)} is ${thousands(token)}, but the vocabulary has ${thousands(vocabulary)} (use the model's own tokenizer, or --vocab)`,
       )
     }
   }
 }
 
-/** Both checks: a token file whose every token the model can take. */
-export function readTokens(path: string, vocabulary: number): Tokens {
-  const tokens = openTokens(path, vocabulary)
-  checkTokens(path, tokens, vocabulary)
+/** All tokens of a file. */
+export function readTokens(path: string, vocabulary: number): Int32Array {
+  const file = TokenFile.open(path, vocabulary)
+  const tokens = new Int32Array(file.length)
+  file.read(tokens, 0)
+  file.close()
   return tokens
 }
 

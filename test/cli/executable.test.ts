@@ -225,8 +225,8 @@ test(
   async () => {
     const { code, stdout } = await llm("data", "plays", "--out-dir", "plays")
     const { train, val, trainNatsPerToken } = await makeCorpus(CORPUS_SEED)
-    expect(readTokens(path("plays/plays_train.bin"), VOCABULARY)).toEqual(train)
-    expect(readTokens(path("plays/plays_val.bin"), VOCABULARY)).toEqual(val)
+    expect(readTokens(path("plays/plays_train.bin"), VOCABULARY)).toEqual(Int32Array.from(train))
+    expect(readTokens(path("plays/plays_val.bin"), VOCABULARY)).toEqual(Int32Array.from(val))
     expect(stdout).toContain(`train ${trainNatsPerToken.toFixed(4)}, `)
     expect(code).toBe(0)
   },

@@ -1,11 +1,11 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, rmSync, symlinkSync } from "node:fs"
+import { mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
 import { findFiles, Loader, type LoaderOptions } from "../../src/data/loader.ts"
 import { UserError } from "../../src/errors.ts"
-import { writeTokens } from "../../src/formats/tokens.ts"
+import { FileChanged, writeTokens } from "../../src/formats/tokens.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "loader-"))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -19,42 +19,38 @@ for (const [s, size] of SIZES.entries()) {
 const ALL = join(folder, "shard_*.bin")
 const SHAPE = { B: 2, T: 5, vocabulary: 50257 }
 
-function read(loader: Loader, batches: number): number[][] {
+// (100 − 1)/5, (61 − 1)/5 and (40 − 1)/5 sequences, rounded down, by their first tokens.
+const EPOCH = [19, 12, 7].flatMap((n, s) => Array.from({ length: n }, (_, i) => s * 1000 + i * 5))
+
+function read(loader: Loader, batches: number, B = SHAPE.B): number[][] {
   return Array.from({ length: batches }, () => {
-    const inputs = new Int32Array(10).fill(-1)
-    const targets = new Int32Array(10).fill(-1)
+    const inputs = new Int32Array(B * 5).fill(-1)
+    const targets = new Int32Array(B * 5).fill(-1)
     loader.next(inputs, targets)
-    // Targets are the inputs shifted by one.
-    expect([...targets]).toEqual([...inputs.slice(1), inputs[9]! + 1])
+    // Targets are the inputs shifted by one: here, tokens count upwards.
+    expect([...targets]).toEqual([...inputs].map((token) => token + 1))
     return [...inputs]
   })
 }
 
-const count = (first: number) => Array.from({ length: 10 }, (_, i) => first + i)
+const count = (first: number) => Array.from({ length: 5 }, (_, i) => first + i)
 
 describe("in sequence", () => {
-  test("batches advance by B·T and leave out what is less than a batch", () => {
+  test("batches are the next sequences, wherever a shard ends, epoch after epoch", () => {
     const loader = Loader.open(ALL, SHAPE)
-    // (100 − 1)/10, (61 − 1)/10 and (40 − 1)/10, rounded down.
-    const starts = [
-      ...Array.from({ length: 9 }, (_, i) => i * 10),
-      ...Array.from({ length: 6 }, (_, i) => 1000 + i * 10),
-      ...Array.from({ length: 3 }, (_, i) => 2000 + i * 10),
-    ]
-    expect(loader.batchesPerEpoch).toBe(18)
+    expect(loader.batchesPerEpoch).toBe(19)
     expect(loader.tokenCount).toBe(201)
-    expect(read(loader, 18)).toEqual(starts.map(count))
-    expect(loader.position).toEqual({ epoch: 1, shard: 0, batch: 0 })
-    expect(read(loader, 1)).toEqual([count(0)])
+    expect(read(loader, 20).flat()).toEqual([...EPOCH, ...EPOCH.slice(0, 2)].flatMap(count))
+    expect(loader.position).toEqual({ epoch: 1, shard: 0, sequence: 2 })
   })
 
-  test("ranks share each step's tokens", () => {
+  test("ranks share each step's sequences", () => {
     const loaders = [0, 1, 2].map((rank) => Loader.open(ALL, { ...SHAPE, rank, ranks: 3 }))
     expect(loaders.map((loader) => loader.batchesPerEpoch)).toEqual([6, 6, 6])
     expect(loaders.map((loader) => read(loader, 4).map((batch) => batch[0]))).toEqual([
-      [0, 30, 60, 1000],
-      [10, 40, 70, 1010],
-      [20, 50, 80, 1020],
+      [0, 30, 60, 90],
+      [10, 40, 70, 1005],
+      [20, 50, 80, 1015],
     ])
   })
 
@@ -76,15 +72,16 @@ describe("in sequence", () => {
 describe("shuffled", () => {
   const shuffled = (seed: number): LoaderOptions => ({ ...SHAPE, shuffle: true, seed })
 
-  test("every epoch holds every batch once, a shard at a time, in its own order", () => {
-    const inSequence = read(Loader.open(ALL, SHAPE), 18)
+  test("every epoch holds every sequence once, a shard at a time, in its own order", () => {
     fc.assert(
       fc.property(fc.nat({ max: 2 ** 32 }), (seed) => {
         const loader = Loader.open(ALL, shuffled(seed))
-        const epochs = [read(loader, 18), read(loader, 18)]
+        const epochs = [read(loader, 19), read(loader, 19)].map((batches) =>
+          batches.flat().filter((_, i) => i % 5 === 0),
+        )
         for (const epoch of epochs) {
-          expect(epoch.toSorted((a, b) => a[0]! - b[0]!)).toEqual(inSequence)
-          const shards = epoch.map((batch) => Math.floor(batch[0]! / 1000))
+          expect(epoch.toSorted((a, b) => a - b)).toEqual(EPOCH)
+          const shards = epoch.map((first) => Math.floor(first / 1000))
           const changes = shards.filter((shard, i) => i > 0 && shard !== shards[i - 1])
           expect(changes.length).toBe(2)
         }
@@ -95,7 +92,7 @@ describe("shuffled", () => {
   })
 
   test("the order depends on the seed alone", () => {
-    const orders = [1, 1, 2, 1 + 2 ** 32].map((seed) => read(Loader.open(ALL, shuffled(seed)), 18))
+    const orders = [1, 1, 2, 1 + 2 ** 32].map((seed) => read(Loader.open(ALL, shuffled(seed)), 19))
     expect(orders[1]).toEqual(orders[0]!)
     expect(orders[2]).not.toEqual(orders[0]!)
     expect(orders[3]).not.toEqual(orders[0]!)
@@ -123,6 +120,49 @@ test("a saved position goes on exactly, through JSON, in either order", () => {
     ),
     { numRuns: 40 },
   )
+})
+
+test("the order of the data is the same for every batch size, from any position on", () => {
+  fc.assert(
+    fc.property(fc.boolean(), fc.nat(1000), fc.nat(40), (shuffle, seed, before) => {
+      const options = { ...SHAPE, shuffle, seed }
+      const twos = Loader.open(ALL, options)
+      read(twos, before)
+      const { position } = twos
+      const expected = read(twos, 30).flat()
+      for (const [B, batches] of [
+        [1, 60],
+        [3, 20],
+        [4, 15],
+        [6, 10],
+      ] as const) {
+        const other = Loader.open(ALL, { ...options, B })
+        other.restore(position)
+        expect(read(other, batches, B).flat()).toEqual(expected)
+      }
+    }),
+    { numRuns: 20 },
+  )
+})
+
+describe("a file that does not stay as it was", () => {
+  const path = join(folder, "unsteady.bin")
+  const original = Uint16Array.from({ length: 100 }, (_, i) => i)
+  const shorter = original.subarray(0, 99)
+  test.each<[string, () => void, string]>([
+    ["changed in place", () => writeFileSync(path, "x", { flag: "r+" }), "the file has changed"],
+    ["cut short", () => truncateSync(path, 1050), "the file has changed"],
+    ["replaced", () => writeTokens(path, shorter), "the file has changed"],
+    ["replaced by its own copy", () => writeTokens(path, original), "the file has changed"],
+    ["gone", () => rmSync(path), "cannot read any more: no such file or folder"],
+  ])("%s: the next batch names it", (_, change, message) => {
+    writeTokens(path, original)
+    const loader = Loader.open(path, SHAPE)
+    read(loader, 3)
+    change()
+    expect(() => read(loader, 1)).toThrow(FileChanged)
+    expect(() => read(loader, 1)).toThrow(`${path}: ${message}`)
+  })
 })
 
 describe("files are found", () => {
@@ -185,12 +225,12 @@ describe("refused in one line", () => {
   })
 
   test.each([
-    { epoch: 0, shard: 3, batch: 0 },
-    { epoch: 0, shard: 0, batch: 9 },
-    { epoch: -1, shard: 0, batch: 0 },
-    { epoch: 0, shard: 0, batch: 0.5 },
-    { epoch: 0, shard: 0, batch: Number.NaN },
-  ])("a saved position that does not fit: $epoch, $shard, $batch", (position) => {
+    { epoch: 0, shard: 3, sequence: 0 },
+    { epoch: 0, shard: 0, sequence: 19 },
+    { epoch: -1, shard: 0, sequence: 0 },
+    { epoch: 0, shard: 0, sequence: 0.5 },
+    { epoch: 0, shard: 0, sequence: Number.NaN },
+  ])("a saved position that does not fit: $epoch, $shard, $sequence", (position) => {
     expect(() => Loader.open(ALL, SHAPE).restore(position)).toThrow(UserError)
   })
 })
