@@ -6,11 +6,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { duration, median, table } from "../src/bench/table.ts"
 import { UserError } from "../src/errors.ts"
+import { writeModel } from "../src/formats/model.ts"
 import { writeTokens } from "../src/formats/tokens.ts"
 import type { Config } from "../src/model/config.ts"
 import { initialize } from "../src/model/initialize.ts"
 import { decodeProgram, describeConfig } from "../src/model/program.ts"
-import { loadWeights, saveWeights } from "../src/model/weights.ts"
+import { loadWeights, views } from "../src/model/weights.ts"
 import type { Kernels } from "../src/native/library.ts"
 import { Program } from "../src/program/link.ts"
 
@@ -86,7 +87,7 @@ async function writeAndRead(kernels: Kernels, config: Config, path: string): Pro
     const program = await Program.link(tensors, kernels)
     if (run < 0) {
       initialize(program, tensors, config, kernels, SEED)
-      saveWeights(path, program, tensors.parameters, config)
+      writeModel(path, config, views(program, tensors.parameters, config))
     } else {
       const start = performance.now()
       loadWeights(path, program, tensors, config, kernels)

@@ -82,6 +82,15 @@ export class Options {
     return this.value(name) as number | undefined
   }
 
+  /** The same, with a file's values where neither the command line nor --config says anything, but for
+   * the options named in `except`. */
+  over(path: string, except: readonly string[]): Options {
+    const beneath = new Map<string, Value>()
+    readConfig(this.command, "", path, beneath)
+    for (const name of except) beneath.delete(name)
+    return new Options(this.command, new Map([...beneath, ...this.given]))
+  }
+
   private value(name: string): Value | undefined {
     const spec = this.spec(name)
     return this.given.get(name) ?? (spec && "default" in spec ? spec.default : undefined)
@@ -139,7 +148,7 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
     given.set(spec.name, parseValue(spec, label, text))
   }
   const config = given.get("config")
-  if (typeof config === "string") readConfig(command, config, given)
+  if (typeof config === "string") readConfig(command, "--config ", config, given)
   if (command.positional?.required && !given.has(positional!)) {
     const { name, help } = command.positional
     throw new UserError(`llm ${command.name} needs ${name}: ${help} (${SEE(command)})`)
@@ -220,19 +229,24 @@ function rangeText({
   return ` ${low} ${open === "max" ? "to below" : "to"} ${max}`
 }
 
-function readConfig(command: CommandSpec, path: string, given: Map<string, Value>): void {
+function readConfig(
+  command: CommandSpec,
+  option: string,
+  path: string,
+  given: Map<string, Value>,
+): void {
   let text: string
   try {
     text = readFileSync(path, "utf8")
   } catch (error) {
-    throw new UserError(`--config ${path}: cannot read: ${reason(error)} (give a TOML file)`)
+    throw new UserError(`${option}${path}: cannot read: ${reason(error)} (give a TOML file)`)
   }
   let table: Record<string, unknown>
   try {
     table = Bun.TOML.parse(text) as Record<string, unknown>
   } catch (error) {
     const what = (error as Error).message.replace(/^TOML Parse error: /, "")
-    throw new UserError(`--config ${path}: not TOML: ${what} (write name = value, a line each)`)
+    throw new UserError(`${option}${path}: not TOML: ${what} (write name = value, a line each)`)
   }
   const positional = command.positional?.name.toLowerCase()
   const names = command.options.map(({ name }) => name).filter((name) => name !== "config")

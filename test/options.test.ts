@@ -171,7 +171,7 @@ describe("a config file", () => {
 
   test("the run.toml of a run is the config file of the same run", () => {
     const given = parse('a "b" \\ é.bin', "--lr", "1e-7", "--shuffle", "--steps", "7", "-a", "0")
-    RunFolder.create(join(folder, "run"), given.resolved())
+    RunFolder.create(join(folder, "run"), given.resolved(), 0, () => {})
     const again = parse("--config", join(folder, "run", "run.toml"))
     expect(again.resolved()).toEqual(given.resolved())
   })

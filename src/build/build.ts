@@ -23,7 +23,8 @@ const assets = ["c/llm.h", ...reference, corpus].concat(
 )
 
 // A worker's file is an entry point of its own, so that it exists inside the executable.
-const entries = ["src/main.ts", "src/data/tokenize-worker.ts"]
+const workers = ["src/data/tokenize-worker.ts", "src/train/writer-worker.ts"]
+const entries = ["src/main.ts", ...workers]
 const asFiles = [".h", ".c", ".so", ".1", ".bin"].map((extension) => `--loader=${extension}:file`)
 // Start-up: a command loads its own chunks only, as bytecode, so that nothing is parsed. Settings of
 // the folder where the program happens to be run are none of its business.

@@ -2,7 +2,7 @@
 
 import { thousands } from "../data/files.ts"
 import { UserError } from "../errors.ts"
-import { modelBytes } from "../formats/model.ts"
+import { FileChanged } from "../formats/tokens.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { initialize } from "../model/initialize.ts"
@@ -13,17 +13,27 @@ import {
   type TrainingProgram,
   trainingProgram,
 } from "../model/program.ts"
-import { loadWeights, saveWeights } from "../model/weights.ts"
+import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
 import { usableMemory } from "../native/cpu.ts"
 import { type Device, openDevice } from "../native/device.ts"
+import { contract } from "../native/library.ts"
 import { measurePeak } from "../native/peak.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
-import type { Options } from "../options.ts"
+import type { Options, Value } from "../options.ts"
+import { findBad } from "../program/check.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
 import { Program } from "../program/link.ts"
 import { planMemory } from "../program/plan.ts"
-import { Display } from "../train/display.ts"
+import { modelName } from "../train/checkpoint.ts"
+import { Display, warn } from "../train/display.ts"
+import {
+  checkpointBytes,
+  checkpointConfig,
+  forget,
+  loadCheckpoint,
+  resumed,
+} from "../train/resume.ts"
 import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
 import {
@@ -34,15 +44,26 @@ import {
   openData,
   type Shape,
 } from "../train/settings.ts"
-import { Diverged, type Outcome, Trainer, type TrainOptions } from "../train/trainer.ts"
+import {
+  Diverged,
+  type Outcome,
+  type Start,
+  type Surroundings,
+  Trainer,
+  type TrainOptions,
+} from "../train/trainer.ts"
+import { CheckpointWriter, type Keeping } from "../train/writer.ts"
 import { TRAIN } from "./train-spec.ts"
 
 const DIVERGED = 3 // exit code of a run whose numbers went bad
 
-async function run(options: Options): Promise<number> {
+async function run(given: Options): Promise<number> {
+  const { options, checkpoint } = resumed(given, warn)
   const out = options.text("out")
-  if (out !== undefined) RunFolder.check(out)
-  const { config, file } = chooseModel(options)
+  if (out !== undefined && !checkpoint && !options.flag("resume")) RunFolder.check(out)
+  const { config, file } = checkpoint
+    ? { config: checkpointConfig(options, checkpoint.model), file: checkpoint.model }
+    : chooseModel(options)
   const shape = chooseShape(options, config)
   const { B, T, accumulation, totalBatch } = shape
   const seed = options.number("seed")
@@ -50,6 +71,10 @@ async function run(options: Options): Promise<number> {
   const data = await openData(options, loaderShape)
   const settings = trainOptions(options, shape, data)
   const { steps } = settings.schedule
+  if (checkpoint && checkpoint.step >= steps) {
+    process.stdout.write(`${out} is complete: ${steps} steps (go on with a higher --steps)\n`)
+    return 0
+  }
 
   const precision = options.text("precision") as Precision
   const bf16 = bf16Update(options, precision)
@@ -61,39 +86,84 @@ async function run(options: Options): Promise<number> {
     return trainingProgram(config, { B, T, accumulation, classifierRows, ...numbers })
   })
   const program = await Program.link(tensors, kernels)
-  const resolved = { ...options.resolved(), context: T, "total-batch": totalBatch, steps, threads }
+  const resolved = {
+    ...options.resolved(),
+    ...{ context: T, "total-batch": totalBatch, steps, threads },
+    "classifier-rows": classifierRows ?? 0, // what memory has room for may change; the sums may not
+  }
   using stop = new Stop()
-  const folder =
-    out === undefined ? undefined : RunFolder.create(out, resolved, modelBytes(config, precision))
-  if (file === undefined) initialize(program, tensors, config, kernels, seed)
+  const display = new Display(steps)
+  const start = checkpoint && loadCheckpoint(checkpoint, program, tensors, config, kernels, data, T)
+  const folder = openFolder(options, resolved, checkpointBytes(config, tensors), display, start)
+  if (checkpoint) forget(checkpoint)
+  else if (file === undefined) initialize(program, tensors, config, kernels, seed)
   else loadWeights(file, program, tensors, config, kernels)
 
-  const display = new Display(steps)
-  const from = file === undefined ? "" : `, from ${file}`
-  introduce(display, config, data, settings, from)
+  introduce(display, config, data, settings, start ? `, from step ${start.step}` : from(file))
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
   display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}`)
   if (!folder) display.say("            nothing is kept without --out FOLDER")
-  const peak = () => measurePeak(kernels, precision)
-  const trainer = new Trainer(program, tensors, config, data, settings, peak, display, folder)
+  const writer =
+    folder && new CheckpointWriter(program, tensors, config, B, folder, keeping(options))
+  const signatures = await contract()
+  const around: Surroundings = {
+    display,
+    folder,
+    writer,
+    measurePeak: () => measurePeak(kernels, precision),
+    findBad: (search) => findBad(program, tensors, kernels, signatures, search),
+  }
+  const trainer = new Trainer(program, tensors, config, data, settings, around, start)
+  const isNew = () => trainer.state.step > (start?.step ?? 0)
   try {
     const outcome = await trainer.run(stop)
-    const isKept = folder !== undefined && !(outcome.signal && outcome.steps === 0)
-    if (!isKept) folder?.discard()
-    else {
-      const path = folder.file(`model_${`${outcome.steps}`.padStart(8, "0")}.bin`)
-      saveWeights(path, program, tensors.parameters, config)
-      display.say(`wrote ${path}`)
-    }
-    return conclude(display, outcome, data, settings, isKept)
+    if (outcome.steps === 0) folder?.discard()
+    else if (isNew()) await keep(trainer, around)
+    return conclude(display, outcome, data, settings, folder)
   } catch (error) {
     display.clear()
+    if (error instanceof FileChanged && isNew()) await keep(trainer, around)
     if (!(error instanceof Diverged)) throw error
     process.stderr.write(`llm: ${error.message} (try a lower --lr, or --warmup)\n`)
     return DIVERGED
+  } finally {
+    await writer?.idle()
+    writer?.close()
   }
+}
+
+const from = (file?: string) => (file === undefined ? "" : `, from ${file}`)
+
+function openFolder(
+  options: Options,
+  resolved: Record<string, Value>,
+  checkpointBytes: number,
+  display: Display,
+  start?: Start,
+): RunFolder | undefined {
+  const out = options.text("out")
+  if (out === undefined) return undefined
+  const tell = (text: string) => display.warn(text)
+  return options.flag("resume")
+    ? RunFolder.resume(out, resolved, start?.step ?? 0, tell)
+    : RunFolder.create(out, resolved, checkpointBytes, tell)
+}
+
+const keeping = (options: Options): Keeping => ({
+  keep: options.number("keep"),
+  keepEvery: options.number("keep-every"),
+})
+
+/** Writes the run's last checkpoint, which must not fail. */
+async function keep(trainer: Trainer, { display, folder, writer }: Surroundings): Promise<void> {
+  if (!folder || !writer) return
+  await writer.idle()
+  folder.flush()
+  const { state } = trainer
+  await writer.begin(state)
+  display.say(`wrote ${folder.file(modelName(state.step))}`)
 }
 
 function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions {
@@ -115,6 +185,9 @@ function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions 
       finalFraction: options.number("final-lr-frac"),
     },
     gradClip: options.number("grad-clip"),
+    checkpointEvery: options.number("checkpoint-every"),
+    skipLossZ: options.number("skip-loss-z"),
+    skipGradZ: options.number("skip-grad-z"),
     valEvery: options.number("val-every"),
     valBatches: options.number("val-batches"),
     sampleEvery: options.number("sample-every"),
@@ -187,10 +260,10 @@ function conclude(
   { steps, signal, valLoss }: Outcome,
   { val, valEntropy }: Data,
   { B, T, valBatches, schedule }: TrainOptions,
-  isKept: boolean,
+  folder: RunFolder | undefined,
 ): number {
   if (signal) {
-    const kept = isKept ? "" : steps === 0 ? "; nothing is kept" : "; nothing is kept without --out"
+    const kept = steps === 0 ? "; nothing is kept" : folder ? "" : "; nothing is kept without --out"
     display.say(`stopped after ${steps} of ${schedule.steps} steps${kept}`)
     return exitCodeOf(signal)
   }

@@ -42,10 +42,14 @@ export function reason(error: unknown): string {
 
 const ROOM = ["ENOSPC", "EDQUOT", "EFBIG"]
 
+/** Whether more room would have helped. */
+export function isOutOfRoom(error: unknown): boolean {
+  return ROOM.includes((error as NodeJS.ErrnoException).code ?? "")
+}
+
 /** What can be done about a file that cannot be written. */
 export function wayOut(error: unknown, another = "another folder"): string {
-  const isFull = ROOM.includes((error as NodeJS.ErrnoException).code ?? "")
-  return isFull ? `free some space or choose ${another}` : `choose ${another}`
+  return isOutOfRoom(error) ? `free some space or choose ${another}` : `choose ${another}`
 }
 
 /** Makes a folder that an option names. Returns what takes it away again, and those above it that it
@@ -92,6 +96,11 @@ function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.tmp`)
 }
 
+/** The file that a temporary name stands for; undefined for other names. */
+export function temporaryFor(name: string): string | undefined {
+  return /^\.(.+)\.[0-9a-f]{8}\.tmp$/.exec(name)?.[1]
+}
+
 /** The size of a regular file that exists. `hint` is the way out, in brackets. */
 export function fileBytes(path: string, hint = "give the path of a file"): number {
   let stats: Stats
@@ -131,9 +140,9 @@ export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
   }
 }
 
-// The new name itself is on disk only after this. The file is whole already, so a system that does
-// not sync folders, or a folder that may not be read, is no failure.
-function syncFolder(folder: string): void {
+/** Makes names that were given or taken in a folder last. The files are whole already, so a system that
+ * does not sync folders, or a folder that may not be read, is no failure. */
+export function syncFolder(folder: string): void {
   let handle: number | undefined
   try {
     handle = openSync(folder, "r")

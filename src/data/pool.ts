@@ -3,16 +3,10 @@
 
 import { UserError } from "../errors.ts"
 import { usableCores } from "../native/cpu.ts"
+import { workerUrl } from "../worker.ts"
 import { type Job, runJob } from "./jobs.ts"
 import type { Answer } from "./tokenize-worker.ts"
 import { loadEncoder } from "./tokenizer.ts"
-
-// `bun build --compile` puts what modules share into chunks at the top of the embedded folder, and
-// keeps an extra entry point at its place below the project.
-const WORKER = new URL(
-  import.meta.url.includes("/$bunfs/") ? "./src/data/tokenize-worker.js" : "./tokenize-worker.ts",
-  import.meta.url,
-).href
 
 export async function tokenizeJobs(
   jobs: Iterable<Job>,
@@ -67,7 +61,7 @@ async function serveWithWorker(
     await serve(
       (job) =>
         new Promise((resolve, reject) => {
-          worker ??= new Worker(WORKER)
+          worker ??= new Worker(workerUrl("data/tokenize-worker"))
           worker.onmessage = ({ data }: MessageEvent<Answer>) => {
             if ("tokens" in data) resolve(data.tokens)
             else reject("userError" in data ? new UserError(data.userError) : new Error(data.bug))

@@ -78,13 +78,16 @@ function readRounded(file: BinaryFile, data: Uint16Array, position: number): voi
   }
 }
 
+/** What a model file begins with. */
+export function modelHead({ maxT, V, Vp, L, NH, C }: Config, dtype: Precision): Uint8Array {
+  return headerBytes(MAGIC, dtype === "bf16" ? BF16 : FP32, maxT, V, L, NH, C, Vp)
+}
+
 /** Writes the tensors, all of the model's in the file's order, in what they are given in. */
 export function writeModel(path: string, config: Config, tensors: NamedTensor[]): void {
   checkTensors(config, tensors)
-  const { maxT, V, Vp, L, NH, C } = config
   function* chunks() {
-    const isBf16 = tensors[0]!.data instanceof Uint16Array
-    yield headerBytes(MAGIC, isBf16 ? BF16 : FP32, maxT, V, L, NH, C, Vp)
+    yield modelHead(config, tensors[0]!.data instanceof Uint16Array ? "bf16" : "fp32")
     for (const { data } of tensors) {
       for (let start = 0; start < data.length; start += PIECE) {
         yield bytesOf(data.subarray(start, start + PIECE))

@@ -1,16 +1,17 @@
 // Parameters between the arena and llm.c's model files.
 
-import { loadModel, type NamedTensor, writeModel } from "../formats/model.ts"
+import { loadModel, type NamedTensor } from "../formats/model.ts"
+import type { Span } from "../native/borrow.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Program } from "../program/link.ts"
-import { BYTES, elements } from "../program/tensor.ts"
+import { BYTES, elements, tensorBytes } from "../program/tensor.ts"
 import type { Config } from "./config.ts"
 import { type F32Parameters, type Parameters, parameterTable } from "./gpt2.ts"
 import type { TrainingProgram } from "./program.ts"
 
 const PIECE = 2 ** 28 // numbers: a view may have 4 GiB, and a stack of layers may be larger
 
-function views(program: Program, parameters: Parameters, config: Config): NamedTensor[] {
+export function views(program: Program, parameters: Parameters, config: Config): NamedTensor[] {
   return parameterTable(config).flatMap(({ name }) => {
     const tensor = parameters[name]!
     const count = elements(tensor)
@@ -62,11 +63,10 @@ export function loadWeights(
   if (wide) roundWeights(program, source, wide, kernels)
 }
 
-export function saveWeights(
-  path: string,
-  program: Program,
-  parameters: Parameters,
-  config: Config,
-): void {
-  writeModel(path, config, views(program, parameters, config))
+/** Where a stack of parameters, or of their moments, lies: in the model file's order. */
+export function spans(program: Program, stack: Parameters, config: Config): Span[] {
+  return parameterTable(config).map(({ name }) => {
+    const tensor = stack[name]!
+    return { address: program.address(tensor), bytes: tensorBytes(tensor) }
+  })
 }

@@ -17,6 +17,7 @@ function open() {
     getauxval: { args: ["u64"], returns: "u64" },
     syscall: { args: ["i64", "i64", "i64"], returns: "i64" },
     sigaction: { args: ["i32", "u64", "u64"], returns: "i32" },
+    flock: { args: ["i32", "i32"], returns: "i32" },
     setenv: { args: ["cstring", "cstring", "i32"], returns: "i32" },
   }).symbols
 }

@@ -3,6 +3,11 @@
 import { thousands } from "../data/files.ts"
 import type { StepMetrics } from "./runfolder.ts"
 
+/** A line on stderr, for what the user should look into. */
+export function warn(text: string): void {
+  process.stderr.write(`warning: ${text}\n`)
+}
+
 export class Display {
   private readonly isLive = process.stderr.isTTY === true
   private readonly isPlain = !(process.stderr.isTTY && process.stdout.isTTY)
@@ -22,6 +27,11 @@ export class Display {
   say(text: string): void {
     this.clear()
     process.stdout.write(`${text}\n`)
+  }
+
+  warn(text: string): void {
+    this.clear()
+    warn(text)
   }
 
   /** Part of a line that stays. */

@@ -28,6 +28,12 @@ const DEFAULT_CONTEXT = 64
 const MAX_ROWS = 2 ** 31 - 1 // a kernel counts rows in an int
 const SHAPE_OPTIONS = ["layers", "heads", "channels", "context-max", "vocab"]
 
+/** Whether --init is a file's path, not a preset's name. */
+export function namesFile(options: Options): boolean {
+  const init = options.text("init")
+  return init !== undefined && preset(init) === undefined
+}
+
 /** The model that --init and the shape options name. */
 export function chooseModel(options: Options): ModelChoice {
   const init = options.text("init")

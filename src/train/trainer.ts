@@ -1,20 +1,30 @@
 // The training loop.
 
+import type { LoaderPosition } from "../data/loader.ts"
 import { END_OF_TEXT } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
+import type { RunState } from "../formats/state.ts"
 import { type Config, trainingFlops } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
 import type { Stop, StopSignal } from "../native/signals.ts"
+import type { BadSearch } from "../program/check.ts"
 import type { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
 import type { Display } from "./display.ts"
-import type { RunFolder } from "./runfolder.ts"
+import { Outliers } from "./outliers.ts"
+import type { RunFolder, StepMetrics } from "./runfolder.ts"
 import { learningRate, type Schedule } from "./schedule.ts"
 import type { Data, Shape } from "./settings.ts"
+import type { CheckpointWriter } from "./writer.ts"
 
 export interface TrainOptions extends Shape {
   schedule: Schedule
+  /** Steps between checkpoints; 0: none but at the end. */
+  checkpointEvery: number
+  /** z-scores of loss and gradient norm above which an update is skipped; 0: never. */
+  skipLossZ: number
+  skipGradZ: number
   /** Norm at which gradients are clipped; 0: never. */
   gradClip: number
   valEvery: number
@@ -26,7 +36,7 @@ export interface TrainOptions extends Shape {
 }
 
 export interface Outcome {
-  /** Updates that were made. */
+  /** Updates that were made, those before a resume included. */
   steps: number
   /** Of the last validation. */
   valLoss?: number
@@ -34,11 +44,29 @@ export interface Outcome {
   signal?: StopSignal
 }
 
+/** Where a resumed run goes on; a new one begins at the start of everything. */
+export type Start = Pick<RunState, "step" | "position" | "losses" | "norms">
+
+/** What a run is watched and kept by. */
+export interface Surroundings {
+  display: Display
+  folder?: RunFolder | undefined
+  writer?: CheckpointWriter | undefined
+  /** Measures the floating-point operations a second that the machine can do. */
+  measurePeak(): number
+  /** Names the first tensor of a step in which a number is not finite. */
+  findBad(search: BadSearch): string | undefined
+}
+
 /** A loss or norm that is not a number ends the run; its numbers are worthless from there on. */
 export class Diverged extends Error {}
 
 export class Trainer {
   private readonly views
+  private step = 0 // the next one; updates that were made
+  private position: LoaderPosition // of the next step's data
+  private readonly losses: Outliers
+  private readonly norms: Outliers
 
   constructor(
     private readonly program: Program,
@@ -46,10 +74,8 @@ export class Trainer {
     private readonly config: Config,
     private readonly data: Data,
     private readonly options: TrainOptions,
-    /** Measures the floating-point operations a second that the machine can do. */
-    private readonly measurePeak: () => number,
-    private readonly display: Display,
-    private readonly folder?: RunFolder,
+    private readonly around: Surroundings,
+    start?: Start,
   ) {
     const { tokens, targets, loss, squares } = tensors
     this.views = {
@@ -58,18 +84,38 @@ export class Trainer {
       loss: program.view(loss),
       squares: program.view(squares),
     }
+    if (start) {
+      this.step = start.step
+      data.train.restore(start.position)
+    }
+    this.position = data.train.position
+    this.losses = new Outliers(start?.losses)
+    this.norms = new Outliers(start?.norms)
+  }
+
+  /** What a checkpoint holds beside weights and moments: the run as it is between two steps. */
+  get state(): RunState {
+    const { step, position } = this
+    const { seed, T } = this.options
+    const { train } = this.data
+    train.restore(position) // its orders, which a step that was broken off may have left
+    const { orders, tokenCount: dataTokens } = train
+    const windows = { losses: [...this.losses.window], norms: [...this.norms.window] }
+    return { step, seed, position, dataTokens, T, orders, ...windows }
   }
 
   /** Trains to the end, or to the end of the step in which a signal comes. */
   async run(stop: Stop): Promise<Outcome> {
-    const outcome: Outcome = { steps: 0 }
+    const outcome: Outcome = { steps: this.step }
     const { schedule, totalBatch, T, valEvery, sampleEvery } = this.options
     const { steps } = schedule
     const flopsAStep = trainingFlops(this.config, T) * totalBatch
+    const firstStep = this.step
     let usualMs = 0 // a step, smoothed
     let peak = 0 // measured when the first step is done, which need not wait for it
 
-    for (let step = 0; ; step++) {
+    for (; ; this.step++) {
+      const { step } = this
       const isLast = step === steps
       if (this.data.val && valEvery > 0 && (step % valEvery === 0 || isLast)) {
         outcome.valLoss = (await this.validate(step, stop)) ?? outcome.valLoss
@@ -79,49 +125,99 @@ export class Trainer {
       }
       outcome.signal = await stop.heard()
       if (isLast || outcome.signal) break
+      if (step > firstStep) await this.checkpoint(step)
 
       const start = performance.now()
       const lr = learningRate(schedule, step)
-      const { trainLoss, gradNorm } = this.step(step, lr)
+      const { trainLoss, gradNorm, ...skipped } = this.makeStep(step, lr)
       const ms = performance.now() - start
       const tokensPerSecond = (totalBatch / ms) * 1000
       const flops = (flopsAStep / ms) * 1000
       // No step passes the peak, unless that was measured in a bad moment.
-      if (flops > peak) peak = Math.max(peak, this.measurePeak())
+      if (flops > peak) peak = Math.max(peak, this.around.measurePeak())
       const mfu = flops / peak
-      const metrics = { step, trainLoss, lr, gradNorm, ms, tokensPerSecond, mfu }
+      const metrics = { step, trainLoss, lr, gradNorm, ms, tokensPerSecond, mfu, ...skipped }
       usualMs = usualMs === 0 ? ms : 0.9 * usualMs + 0.1 * ms
-      this.folder?.step(metrics)
-      this.display.step(metrics, usualMs * (steps - step - 1))
+      this.around.folder?.step(metrics)
+      this.around.display.step(metrics, usualMs * (steps - step - 1))
+      this.position = this.data.train.position
       outcome.steps = step + 1
     }
-    this.display.clear()
+    this.around.display.clear()
     return outcome
   }
 
-  /** One optimizer step: forward and backward passes over all micro-batches, then the update. */
-  private step(step: number, lr: number) {
-    const { accumulation, gradClip, overfitBatch } = this.options
-    const { tokens, targets, loss, squares } = this.views
-    let trainLoss = 0
-    for (let micro = 0; micro < accumulation; micro++) {
-      if (overfitBatch && micro === 0) this.data.train.reset()
-      this.data.train.next(tokens, targets)
-      this.program.run("forward")
-      this.program.run("backward", micro === 0 ? 0 : 1)
-      trainLoss += loss[0]! / accumulation
+  /** Begins a checkpoint, if one is due. It never ends the run: the last one is still there. */
+  private async checkpoint(step: number): Promise<void> {
+    const { checkpointEvery } = this.options
+    const { writer } = this.around
+    if (!writer || checkpointEvery === 0 || step % checkpointEvery !== 0) return
+    await writer.idle()
+    const failed = (error: unknown) => {
+      if (!(error instanceof UserError)) throw error
+      this.around.display.warn(`no checkpoint of step ${step}, training goes on: ${error.message}`)
     }
-    trainLoss = Math.fround(trainLoss)
-    if (!Number.isFinite(trainLoss)) throw new Diverged(`step ${step}: the loss is ${trainLoss}`)
+    try {
+      this.around.folder?.flush() // a checkpoint is of no use without the lines before it
+      writer.begin(this.state).catch(failed)
+    } catch (error) {
+      failed(error)
+    }
+  }
 
+  /** One optimizer step: forward and backward passes over all micro-batches, then the update. */
+  private makeStep(
+    step: number,
+    lr: number,
+  ): Pick<StepMetrics, "trainLoss" | "gradNorm" | "skipped"> {
+    const { gradClip, skipLossZ, skipGradZ } = this.options
+    const { squares } = this.views
+    const trainLoss = this.passes()
+    if (!Number.isFinite(trainLoss)) this.diverge(step, `the loss is ${trainLoss}`)
     this.program.run("gradient_norm")
     const gradNorm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0))
-    if (!Number.isFinite(gradNorm)) {
-      throw new Diverged(`step ${step}: the gradient's norm is ${gradNorm}`)
+    if (!Number.isFinite(gradNorm)) this.diverge(step, `the gradient's norm is ${gradNorm}`)
+
+    const lossZ = this.losses.push(trainLoss) ?? 0
+    const gradZ = this.norms.push(gradNorm) ?? 0
+    const skip = (reason: "loss" | "norm", option: string, z: number, limit: number) => {
+      const what = `the ${reason}'s z-score is ${z.toFixed(2)}, above --${option} ${limit}`
+      this.around.display.say(`step ${step}  update skipped: ${what}`)
+      return { trainLoss, gradNorm, skipped: reason }
     }
+    if (skipLossZ > 0 && lossZ > skipLossZ) return skip("loss", "skip-loss-z", lossZ, skipLossZ)
+    if (skipGradZ > 0 && gradZ > skipGradZ) return skip("norm", "skip-grad-z", gradZ, skipGradZ)
+
     const scale = gradClip > 0 && gradNorm > gradClip ? gradClip / gradNorm : 1
+    this.around.writer?.secure()
     this.program.run("update", lr, scale, step + 1)
     return { trainLoss, gradNorm }
+  }
+
+  /** Forward and backward passes over the step's micro-batches: gradients, and the mean loss. */
+  private passes(): number {
+    const { accumulation } = this.options
+    let trainLoss = 0
+    for (let micro = 0; micro < accumulation; micro++) {
+      this.nextBatch(micro)
+      this.program.run("forward")
+      this.program.run("backward", micro === 0 ? 0 : 1)
+      trainLoss += this.views.loss[0]! / accumulation
+    }
+    return Math.fround(trainLoss)
+  }
+
+  private nextBatch(micro: number): void {
+    if (this.options.overfitBatch && micro === 0) this.data.train.reset()
+    this.data.train.next(this.views.tokens, this.views.targets)
+  }
+
+  /** Ends the run; makes the step's passes again, and looks where the first bad number comes up. */
+  private diverge(step: number, what: string): never {
+    this.data.train.restore(this.position)
+    const { accumulation } = this.options
+    const bad = this.around.findBad({ accumulation, next: (micro) => this.nextBatch(micro) })
+    throw new Diverged(`step ${step}: ${what}${bad ? `; first in ${bad}` : ""}`)
   }
 
   /** Mean loss over the first batches of the validation tokens; undefined when it is stopped. */
@@ -141,8 +237,8 @@ export class Trainer {
     if (!Number.isFinite(valLoss)) {
       throw new Diverged(`step ${step}: the validation loss is ${valLoss}`)
     }
-    this.folder?.validation(step, valLoss)
-    this.display.say(`step ${step}  validation loss ${valLoss.toFixed(4)}`)
+    this.around.folder?.validation(step, valLoss)
+    this.around.display.say(`step ${step}  validation loss ${valLoss.toFixed(4)}`)
     return valLoss
   }
 
@@ -150,7 +246,7 @@ export class Trainer {
   private async sample(step: number, stop: Stop): Promise<void> {
     const { sampleTokens, seed, T } = this.options
     const text = await SampleText.open()
-    this.display.say("---")
+    this.around.display.say("---")
     const tokens = generate(this.program, this.tensors, this.config, {
       prompt: [END_OF_TEXT < this.config.V ? END_OF_TEXT : 0],
       count: sampleTokens,
@@ -162,13 +258,13 @@ export class Trainer {
     })
     try {
       for (const token of tokens) {
-        this.display.write(text.push(token))
+        this.around.display.write(text.push(token))
         if (await stop.heard()) break
       }
     } catch (error) {
       if (!(error instanceof UserError)) throw error
       throw new Diverged(`step ${step}: the next token's scores are not finite`)
     }
-    this.display.say(`${text.end()}\n---`)
+    this.around.display.say(`${text.end()}\n---`)
   }
 }

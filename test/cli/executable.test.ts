@@ -48,12 +48,14 @@ const untimed = (lines: Metrics[]) =>
   lines.map((line) => Object.fromEntries(Object.entries(line).filter(([k]) => !TIMING.includes(k))))
 
 describe("a run folder", () => {
-  test("holds the log, the metrics, the options and the model", () => {
+  test("holds the log, the metrics, the options and the checkpoint", () => {
     expect(readdirSync(path("a")).sort()).toEqual([
+      "DONE_00000003",
       "main.log",
       "metrics.jsonl",
       "model_00000003.bin",
       "run.toml",
+      "state_00000003_00000.bin",
     ])
     const { config } = readModelHeader(path("a/model_00000003.bin"))
     expect(config).toEqual({ L: 2, NH: 2, C: 16, V: 97, Vp: 128, maxT: 8 })
@@ -199,7 +201,7 @@ describe("a run", () => {
     async () => {
       const { code, stderr } = await llm(...TRAIN, "--steps", "50", "--lr", "1e30")
       expect(stderr).toMatch(
-        /^llm: step \d+: the (loss|gradient's norm) is (NaN|-?Infinity) \(try a lower --lr.*\n$/,
+        /^llm: step \d+: the (loss|gradient's norm) is (NaN|-?Infinity); first in \S+ \([\d,]+\).* \(try a lower --lr.*\n$/,
       )
       expect(code).toBe(3)
     },

@@ -38,7 +38,8 @@ async function onDisk(size: string, args: string, before = "true") {
 
 const TINY = "toks.bin --layers 1 --heads 2 --channels 8 --vocab 13 --context-max 8 --context 8"
 
-// The tiny model's file: (128 + 8 + 2)·8 + 12·8² + 13·8 = 1,976 numbers and the header.
+// The tiny model: (128 + 8 + 2)·8 + 12·8² + 13·8 = 1,976 numbers. A checkpoint holds three for each,
+// two headers, and two windows of 128 numbers.
 const ROWS: [title: string, size: string, args: string, message: string, before: string][] = [
   [
     "a training file",
@@ -55,10 +56,10 @@ const ROWS: [title: string, size: string, args: string, message: string, before:
     "true",
   ],
   [
-    "a model: seen before the first step",
+    "a checkpoint: seen before the first step",
     "4k",
     `train ${TINY} --out disk/run`,
-    "--out disk/run: the model will take 8,928 bytes, but 4,096 are free there",
+    "--out disk/run: a checkpoint will take 27,808 bytes, but 4,096 are free there",
     "true",
   ],
   [
@@ -85,13 +86,23 @@ describe.skipIf(exitCode !== 0)(`a disk too small for${title}`, () => {
     TIMEOUT_MS,
   )
 
+  const LONG = `train ${TINY} --batch 1 --val-every 0 --sample-every 0 --out disk/run`
+
   test(
-    "the logs of a long run: they end with a whole line",
+    "the logs of a long run: it goes on, and they end with a whole line",
     async () => {
-      const args = `train ${TINY} --batch 1 --steps 4000 --val-every 0 --sample-every 0 --out disk/run`
-      const { code, said, left, logs } = await onDisk("24k", args)
-      expect(said).toMatch(/^llm: disk\/run\/\S+: cannot write: the disk is full \([^\n]+\)\n$/)
+      const { code, said, left, logs } = await onDisk("32k", `${LONG} --steps 300`)
+      // Each log warns once; the last line says that the run could not be kept.
+      const [last, ...warnings] = said.trimEnd().split("\n").reverse()
+      expect(last).toMatch(/^llm: disk\/run\/\S+: cannot write: the disk is full \([^\n]+\)$/)
+      expect(warnings.length).toBeWithin(1, 3)
+      for (const line of warnings) {
+        expect(line).toMatch(
+          /^warning: disk\/run\/\S+: cannot write: the disk is full; its lines wait/,
+        )
+      }
       expect(code).toBe(2)
+      expect(readFileSync(join(dir, "stdout"), "utf8")).toContain("step 299/300")
       expect(left).toBe(
         ["", "/main.log", "/metrics.jsonl", "/run.toml"]
           .map((name) => `disk/run${name}\n`)
@@ -106,6 +117,34 @@ describe.skipIf(exitCode !== 0)(`a disk too small for${title}`, () => {
       for (const line of others) {
         expect(line).toMatch(/^s:\d+ trl:\d\.\d{4} lr:0\.000300 norm:\d+\.\d\d$/)
       }
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "all checkpoints: the run warns, goes on, and the last good ones stay",
+    async () => {
+      // Three fit beside the logs of 100 steps.
+      const { code, said, left } = await onDisk("144k", `${LONG} --steps 100 --checkpoint-every 10`)
+      const warnings = said.split("\n").filter((line) => line.startsWith("warning: no checkpoint"))
+      expect(warnings.length).toBeGreaterThan(2)
+      for (const line of warnings) {
+        expect(line).toMatch(
+          /of step \d+0, training goes on: disk\/run\/\S+: cannot write: the disk/,
+        )
+      }
+      expect(said.trimEnd().split("\n").at(-1)).toStartWith("llm: disk/run/")
+      expect(code).toBe(2)
+      expect(readFileSync(join(dir, "stdout"), "utf8")).toContain("step  99/100")
+      const names = left
+        .trimEnd()
+        .split("\n")
+        .map((path) => path.replace(/^disk\/run\/?/, ""))
+      const steps = names.flatMap((name) => /^DONE_0*(\d+)$/.exec(name)?.[1] ?? [])
+      expect(steps.length).toBeGreaterThan(1)
+      expect(names.filter((name) => name.startsWith("."))).toEqual([])
+      // No half of a checkpoint takes room.
+      expect(names.filter((name) => /^(model|state)_/.test(name))).toHaveLength(2 * steps.length)
     },
     TIMEOUT_MS,
   )

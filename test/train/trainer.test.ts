@@ -5,12 +5,13 @@ import { type Config, padVocabulary } from "../../src/model/config.ts"
 import { initialize } from "../../src/model/initialize.ts"
 import { trainingProgram } from "../../src/model/program.ts"
 import { openDevice } from "../../src/native/device.ts"
-import type { Kernels } from "../../src/native/library.ts"
+import { contract, type Kernels } from "../../src/native/library.ts"
 import { Stop } from "../../src/native/signals.ts"
+import { findBad } from "../../src/program/check.ts"
 import { Program } from "../../src/program/link.ts"
 import { Display } from "../../src/train/display.ts"
 import type { StepMetrics } from "../../src/train/runfolder.ts"
-import { Diverged, Trainer, type TrainOptions } from "../../src/train/trainer.ts"
+import { Diverged, type Surroundings, Trainer, type TrainOptions } from "../../src/train/trainer.ts"
 
 const CONFIG: Config = { maxT: 16, V: 97, Vp: padVocabulary(97), L: 2, NH: 2, C: 16 }
 const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 }
@@ -29,6 +30,7 @@ interface Settings extends Partial<Omit<TrainOptions, "schedule">> {
 }
 
 let kernels: Kernels
+const signatures = await contract()
 beforeAll(async () => {
   kernels = await openDevice("auto", 2)
 })
@@ -87,10 +89,18 @@ async function train(settings: Settings = {}) {
     sampleEvery: 0,
     sampleTokens: 4,
     overfitBatch: false,
+    checkpointEvery: 0,
+    skipLossZ: 0,
+    skipGradZ: 0,
     seed,
     ...given,
   }
-  const trainer = new Trainer(program, tensors, CONFIG, data, options, () => 1e9, display)
+  const around: Surroundings = {
+    display,
+    measurePeak: () => 1e9,
+    findBad: (search) => findBad(program, tensors, kernels, signatures, search),
+  }
+  const trainer = new Trainer(program, tensors, CONFIG, data, options, around)
   using stop = new Stop()
   try {
     const outcome = await trainer.run(stop)
@@ -237,7 +247,9 @@ describe("a run that ends early", () => {
   test("on numbers that are none, with the step's name", async () => {
     const run = train({ steps: 20, lr: 1e30 })
     expect(run).rejects.toBeInstanceOf(Diverged)
-    expect(run).rejects.toThrow(/^step 1: the loss is NaN$/)
+    expect(run).rejects.toThrow(
+      /^step 1: the loss is NaN; first in h0\.qkv \(2,8,48\), made by matmul_forward in the forward pass$/,
+    )
     await run.catch(() => {})
     expect(process.listenerCount("SIGINT")).toBe(0)
   })

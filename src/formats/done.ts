@@ -1,0 +1,70 @@
+// The file DONE_<step>, written last: the checkpoint's files and their SHA-256, as `sha256sum -c` reads
+// them. llm.c looks for the name alone, and leaves its own empty.
+
+import { closeSync, openSync, readFileSync, readSync } from "node:fs"
+import { join } from "node:path"
+import { reason } from "../data/files.ts"
+import { UserError } from "../errors.ts"
+
+const PIECE = 2 ** 22 // bytes
+const MAX_BYTES = 2 ** 20 // more names no checkpoint has
+
+export type Sums = { name: string; sha256: string }[]
+
+export function doneText(sums: Sums): string {
+  return sums.map(({ name, sha256 }) => `${sha256}  ${name}\n`).join("")
+}
+
+/** Refuses a checkpoint whose DONE file does not list exactly these files of its folder, or one that
+ * is not what it was when it was written. */
+export function verifyDone(folder: string, done: string, names: string[]): void {
+  const path = join(folder, done)
+  const wrong = (what: string) => new UserError(`${path}: ${what}`)
+  const file = Bun.file(path)
+  if (file.size > MAX_BYTES) throw wrong(`${file.size} bytes are no list of checksums`)
+  const text = readText(path)
+  if (text === "") throw wrong("it holds no checksums: another program wrote it")
+  const lines = text.split("\n")
+  if (lines.pop() !== "") throw wrong("its last line is cut short")
+  const sums = lines.map((line, i) => {
+    const match = /^([0-9a-f]{64}) {2}(\S+)$/.exec(line)
+    if (!match) throw wrong(`line ${i + 1} is no checksum and name`)
+    return { sha256: match[1]!, name: match[2]! }
+  })
+  // The names say nothing that is not known: so none of them can lead out of the folder.
+  if (sums.map(({ name }) => name).join() !== names.join()) {
+    throw wrong(`it does not list ${names.join(" and ")}`)
+  }
+  for (const { name, sha256 } of sums) {
+    if (fileSum(join(folder, name)) !== sha256) {
+      throw new UserError(`${join(folder, name)}: it is damaged: its checksum is not ${done}'s`)
+    }
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8")
+  } catch (error) {
+    throw new UserError(`${path}: cannot read: ${reason(error)}`)
+  }
+}
+
+/** SHA-256 of a file, in hexadecimal digits. */
+export function fileSum(path: string): string {
+  const hash = new Bun.CryptoHasher("sha256")
+  const piece = new Uint8Array(PIECE)
+  let file: number | undefined
+  try {
+    file = openSync(path, "r")
+    for (;;) {
+      const got = readSync(file, piece)
+      if (got === 0) return hash.digest("hex")
+      hash.update(piece.subarray(0, got))
+    }
+  } catch (error) {
+    throw new UserError(`${path}: cannot read: ${reason(error)}`)
+  } finally {
+    if (file !== undefined) closeSync(file)
+  }
+}

@@ -1,0 +1,188 @@
+// llm.c's optimizer state, beside the model file of the same step: AdamW's moments, the master weights,
+// the place in the data. What an exact resume needs beyond that stands in header words that llm.c
+// leaves at 0, and behind the last byte that it reads:
+//
+//   34–35 seed of the run (u64)      36–37 epoch      38–39 sequence of the shard      40–41 tokens of
+//   the training data      42–43 T      44, 45 losses and norms in the windows that follow, f64 each
+//
+// In place of llm.c's generator stand the two numbers that ours is made from: the seed and the epoch.
+
+import type { LoaderPosition } from "../data/loader.ts"
+import { assert } from "../errors.ts"
+import type { Config } from "../model/config.ts"
+import { BinaryFile, bytesOf, HEADER_BYTES, type Kind } from "./header.ts"
+import { countParameters } from "./model.ts"
+
+const MAGIC = 20240527
+const VERSION = 1
+const KIND: Kind = {
+  magic: MAGIC,
+  versions: { [VERSION]: "f32 moments" },
+  hint: "give the state that llm wrote beside the model",
+}
+export const WINDOW = 128 // steps over which outliers are judged
+
+/** What a run is in the middle of, beside its weights and moments. */
+export type RunState = {
+  /** Updates that were made. */
+  step: number
+  seed: number
+  position: LoaderPosition
+  /** Tokens of the training data, all files together: another number means other data. */
+  dataTokens: number
+  /** Tokens of a sequence, by which the position counts. */
+  T: number
+  /** In force at this position; undefined when the data are read as they stand. */
+  orders?: { shards: Uint32Array; sequences: Uint32Array } | undefined
+  /** The losses and gradient norms of the last steps, at most WINDOW, the newest last. */
+  losses: number[]
+  norms: number[]
+}
+
+/** The sections of f32 numbers, each all of the model's parameters in the model file's order. */
+export const sectionsOf = (hasMasters: boolean) =>
+  hasMasters ? (["m", "v", "master"] as const) : (["m", "v"] as const)
+
+const U64 = 2 ** 32
+
+const words = (value: number) => [value >>> 0, Math.floor(value / U64)] as const
+
+/** What stands in the file before its f32 sections and after them. llm.c counts batches of B. */
+export function stateParts(
+  { step, seed, position, dataTokens, T, orders, losses, norms }: RunState,
+  hasMasters: boolean,
+  B: number,
+): { head: Uint8Array; tail: Uint8Array } {
+  assert(losses.length <= WINDOW && norms.length <= WINDOW, "a window that is too long")
+  const header = new Int32Array(HEADER_BYTES / 4)
+  header.set([MAGIC, VERSION, 1, 0, hasMasters ? 1 : 0, orders ? 1 : 0])
+  header[10] = step
+  const { epoch, shard, sequence } = position
+  const numbers = { 20: seed, 22: seed, 30: shard, 32: Math.floor(sequence / B), 34: seed }
+  for (const [at, value] of Object.entries(numbers)) header.set(words(value), Number(at))
+  for (const [i, value] of [epoch, sequence, dataTokens, T].entries()) {
+    header.set(words(value), 36 + 2 * i)
+  }
+  header.set([losses.length, norms.length], 44)
+
+  const parts: Uint8Array[] = []
+  if (orders) {
+    const count = (n: number) => bytesOf(Int32Array.from(words(n)))
+    for (const order of [orders.shards, orders.sequences]) {
+      parts.push(count(order.length), bytesOf(Int32Array.from(order)))
+    }
+    parts.push(count(seed), count(epoch))
+  }
+  parts.push(new Uint8Array(Float64Array.from([...losses, ...norms]).buffer))
+  return { head: bytesOf(header), tail: new Uint8Array(Buffer.concat(parts)) }
+}
+
+/** The sizes of all parts. */
+export function stateBytes(config: Config, hasMasters: boolean, tail: number): number {
+  return HEADER_BYTES + sectionsOf(hasMasters).length * 4 * countParameters(config) + tail
+}
+
+/** Reads a state of a model with this configuration, and fills the sections: each a list of the pieces
+ * of its memory. Throws a UserError for a file that is not whole, or holds what no run can be in. */
+export function readState(
+  path: string,
+  config: Config,
+  sections: { m: Float32Array[]; v: Float32Array[]; master?: Float32Array[] | undefined },
+): RunState {
+  return BinaryFile.with(path, KIND, (file) => {
+    const { header } = file
+    const u64 = (at: number, what: string) => {
+      const value = (header[at]! >>> 0) + U64 * (header[at + 1]! >>> 0)
+      if (Number.isSafeInteger(value)) return value
+      throw file.wrong(`its header's ${what} is above 2⁵³`, KIND.hint)
+    }
+    const [, , ranks = 0, rank = 0, masters = 0, shuffled = 0] = header
+    if (ranks !== 1 || rank !== 0) {
+      throw file.wrong(`rank ${rank} of ${ranks}, but this run has 1`, KIND.hint)
+    }
+    const flags = { "master weights": masters, shuffled }
+    for (const [name, value] of Object.entries(flags)) {
+      if (value !== 0 && value !== 1) {
+        throw file.wrong(`its header says ${value} for ${name}, not 0 or 1`, KIND.hint)
+      }
+    }
+    const hasMasters = masters === 1
+    if (hasMasters !== (sections.master !== undefined)) {
+      const [has, wants] = hasMasters ? ["", "keeps none"] : ["no ", "needs them"]
+      throw file.wrong(
+        `${has}master weights, but this run ${wants}`,
+        "resume with the same --precision and --master-weights",
+      )
+    }
+    const [step, lossCount, normCount] = [header[10]!, header[44]!, header[45]!]
+    const counts = { step, losses: lossCount, norms: normCount }
+    for (const [name, value] of Object.entries(counts)) {
+      const limit = name === "step" ? 2 ** 31 - 1 : WINDOW
+      if (value < 0 || value > limit) {
+        throw file.wrong(`its header says ${value} for ${name}, not 0 to ${limit}`, KIND.hint)
+      }
+    }
+    const seed = u64(34, "seed")
+    const position = { epoch: u64(36, "epoch"), shard: u64(30, "shard"), sequence: 0 }
+    position.sequence = u64(38, "sequence")
+    const dataTokens = u64(40, "token count")
+    const T = u64(42, "context")
+
+    let at = stateBytes(config, hasMasters, 0)
+    const orders = shuffled === 1 ? readOrders(file, at, seed, position.epoch) : undefined
+    if (orders) at += 32 + 4 * (orders.shards.length + orders.sequences.length)
+    const promised = at + 8 * (lossCount + normCount)
+    file.checkBytes(promised, `the state of ${countParameters(config)} parameters`)
+
+    let start = HEADER_BYTES
+    for (const name of sectionsOf(hasMasters)) {
+      for (const piece of sections[name]!) {
+        file.read(bytesOf(piece), start)
+        const bad = piece.findIndex((x) => !Number.isFinite(x))
+        if (bad >= 0) throw file.wrong(`${name}: number ${bad} is ${piece[bad]}`, KIND.hint)
+        start += piece.byteLength
+      }
+    }
+    if (sections.v.some((piece) => piece.some((x) => x < 0))) {
+      throw file.wrong("v, a mean of squares, holds a negative number", KIND.hint)
+    }
+    const windows = new Float64Array(lossCount + normCount)
+    file.read(new Uint8Array(windows.buffer), at)
+    if (!windows.every(Number.isFinite)) {
+      throw file.wrong("a loss or norm in its windows is not finite", KIND.hint)
+    }
+    const [losses, norms] = [windows.subarray(0, lossCount), windows.subarray(lossCount)]
+    return { step, seed, position, dataTokens, T, orders, losses: [...losses], norms: [...norms] }
+  })
+}
+
+function readOrders(file: BinaryFile, start: number, seed: number, epoch: number) {
+  let at = start
+  const pair = () => {
+    if (at + 8 > file.bytes)
+      throw file.wrong("it ends within the order of the data", "copy it again")
+    const bytes = new Uint32Array(2)
+    file.read(new Uint8Array(bytes.buffer), at)
+    at += 8
+    return bytes[0]! + U64 * bytes[1]!
+  }
+  const order = (what: string) => {
+    const count = pair()
+    if (count > (file.bytes - at) / 4) {
+      throw file.wrong(`its order of ${count} ${what} is longer than the file`, KIND.hint)
+    }
+    const indices = new Int32Array(count)
+    file.read(bytesOf(indices), at)
+    at += 4 * count
+    const sorted = indices.toSorted()
+    if (!sorted.every((value, i) => value === i)) {
+      throw file.wrong(`its order of ${count} ${what} is no permutation`, KIND.hint)
+    }
+    return Uint32Array.from(indices)
+  }
+  const orders = { shards: order("shards"), sequences: order("sequences") }
+  if (pair() !== seed || pair() !== epoch) {
+    throw file.wrong("its order of the data is of another seed or epoch", KIND.hint)
+  }
+  return orders
+}

@@ -1,0 +1,78 @@
+// Where the numbers go bad: a phase run call by call, with a look at what each call has written.
+
+import { type Contract, kernelOf } from "../native/contract.ts"
+import type { Kernels } from "../native/library.ts"
+import type { Program, ProgramSource } from "./link.ts"
+import { describe } from "./plan.ts"
+import { type Arg, elements, isTensor, type Tensor } from "./tensor.ts"
+
+/** The passes of the step that went bad. */
+export interface BadSearch {
+  /** Micro-steps whose gradients are added up. */
+  accumulation: number
+  /** Puts the micro-step's batch in its place. */
+  next(micro: number): void
+}
+
+/** Names the first tensor of a step with a number that is not finite: one of the parameters, or else
+ * what a call of the forward or backward passes makes; undefined when all is well. */
+export function findBad(
+  program: Program,
+  source: ProgramSource & { parameters: Record<string, Tensor> },
+  kernels: Kernels,
+  contract: Contract,
+  { accumulation, next }: BadSearch,
+): string | undefined {
+  for (const parameter of Object.values(source.parameters)) {
+    if (isBad(program, parameter)) return `the parameter ${describe(parameter)}`
+  }
+  for (let micro = 0; micro < accumulation; micro++) {
+    next(micro)
+    for (const name of ["forward", "backward"]) {
+      const { calls } = source.phases.find((phase) => phase.name === name)!
+      for (const { kernel, args } of calls) {
+        const signature = kernelOf(contract, kernel, source.precision)
+        kernels.call(signature.name, ...args.map((arg) => value(program, arg, micro)))
+        for (const [i, { type, readOnly }] of signature.parameters.entries()) {
+          const arg = args[i]!
+          const isOutput = type === "pointer" && !readOnly && isTensor(arg)
+          if (!isOutput || arg.role === "scratch" || !isBad(program, arg)) continue
+          const of = accumulation > 1 ? ` of micro-batch ${micro}` : ""
+          return `${describe(arg)}, made by ${kernel} in the ${name} pass${of}`
+        }
+      }
+    }
+  }
+  return undefined
+}
+
+/** An argument as it crosses. The one number that these phases learn at run time is whether gradients
+ * are added to those of the micro-steps before. */
+function value(program: Program, arg: Arg, micro: number): number {
+  if (arg === null) return 0
+  if (isTensor(arg)) return program.address(arg)
+  return typeof arg === "object" ? Math.min(micro, 1) : arg
+}
+
+const PIECE = 2 ** 28 // bytes: a view has its limits
+
+function isBad(program: Program, tensor: Tensor): boolean {
+  const { dtype } = tensor
+  if (dtype === "i32") return false
+  const size = { f32: 4, bf16: 2, f64: 8 }[dtype]
+  const total = elements(tensor) * size
+  for (let start = 0; start < total; start += PIECE) {
+    const { buffer, byteOffset, byteLength } = program.bytes(
+      tensor,
+      start,
+      Math.min(PIECE, total - start),
+    )
+    const Numbers = { f32: Float32Array, bf16: Uint16Array, f64: Float64Array }[dtype]
+    const numbers = new Numbers(buffer as ArrayBuffer, byteOffset, byteLength / size)
+    for (let i = 0; i < numbers.length; i++) {
+      const x = numbers[i]!
+      if (dtype === "bf16" ? (x & 0x7f80) === 0x7f80 : !Number.isFinite(x)) return true
+    }
+  }
+  return false
+}

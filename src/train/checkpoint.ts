@@ -1,0 +1,104 @@
+// The checkpoints of a run folder: which there are, which are whole, and which may go. One is made of a
+// model file, a state file for each rank, and DONE, which is written last and holds their checksums.
+
+import { existsSync, readdirSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { reason, syncFolder, temporaryFor } from "../data/files.ts"
+import { UserError } from "../errors.ts"
+import { verifyDone } from "../formats/done.ts"
+
+const digits = (n: number, width: number) => `${n}`.padStart(width, "0")
+
+export const modelName = (step: number) => `model_${digits(step, 8)}.bin`
+export const stateName = (step: number, rank = 0) =>
+  `state_${digits(step, 8)}_${digits(rank, 5)}.bin`
+export const doneName = (step: number) => `DONE_${digits(step, 8)}`
+
+/** The files whose checksums DONE holds. */
+export const filesOf = (step: number) => [modelName(step), stateName(step)]
+
+/** Steps of which the folder has a whole checkpoint, by their DONE files, ascending. */
+export function completeSteps(folder: string): number[] {
+  const steps = names(folder).flatMap((name) => {
+    const step = Number(/^DONE_(\d{8,10})$/.exec(name)?.[1] ?? Number.NaN)
+    return doneName(step) === name ? [step] : []
+  })
+  return steps.sort((a, b) => a - b)
+}
+
+function names(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch (error) {
+    throw new UserError(`${folder}: cannot read the folder: ${reason(error)} (choose another)`)
+  }
+}
+
+/** The newest checkpoint whose files are what they were when they were written. `warn` is told of each
+ * newer one that is not. undefined: the folder has none. Throws when it has, but all are damaged. */
+export function newestCheckpoint(
+  folder: string,
+  warn: (text: string) => void,
+): { step: number; damaged: number[] } | undefined {
+  const damaged: number[] = []
+  for (const step of completeSteps(folder).reverse()) {
+    try {
+      verifyDone(folder, doneName(step), filesOf(step))
+      return { step, damaged }
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error
+      warn(error.message)
+      damaged.push(step)
+    }
+  }
+  if (damaged.length === 0) return undefined
+  throw new UserError(
+    `${folder}: all ${damaged.length} checkpoints are damaged (train anew in another --out, or put a good copy there)`,
+  )
+}
+
+/** Deletes a checkpoint, DONE first: what is left without it counts for nothing. */
+export function removeCheckpoint(folder: string, step: number): void {
+  rmSync(join(folder, doneName(step)), { force: true })
+  syncFolder(folder)
+  for (const name of filesOf(step)) rmSync(join(folder, name), { force: true })
+}
+
+/** Which checkpoints may be deleted when the newest `keep` are kept (0: all), and those of every
+ * `keepEvery` steps (0: none for that reason). Never the newest. */
+export function expired(steps: number[], keep: number, keepEvery: number): number[] {
+  if (keep === 0) return []
+  const old = steps.toSorted((a, b) => a - b).slice(0, -keep)
+  return old.filter((step) => keepEvery === 0 || step % keepEvery !== 0)
+}
+
+/** Deletes what a run that was killed has left: files under temporary names, and those of checkpoints
+ * that were not finished. */
+export function removeRemains(folder: string): void {
+  const all = names(folder)
+  for (const name of all) {
+    const meant = temporaryFor(name) ?? name
+    const step = /^(?:model|state)_(\d{8,10})[_.]|^DONE_(\d{8,10})$/.exec(meant)
+    const isOurs = step !== null || meant === "run.toml"
+    if (name !== meant && isOurs) rmSync(join(folder, name), { force: true })
+  }
+}
+
+/** A model's file: the path itself, or the newest of a run folder. */
+export function modelFile(path: string): string {
+  if (!isFolder(path)) return path
+  const step = completeSteps(path).at(-1)
+  if (step !== undefined) return join(path, modelName(step))
+  throw new UserError(
+    `${path}: it is a folder without a checkpoint (give a model file, or a folder that llm train --out has made)`,
+  )
+}
+
+function isFolder(path: string): boolean {
+  try {
+    readdirSync(path)
+    return true
+  } catch {
+    return existsSync(join(path, "."))
+  }
+}

@@ -1,0 +1,127 @@
+// --resume: a run goes on from the newest checkpoint of its folder, with the options that it began with
+// where the command line names no others.
+
+import { existsSync } from "node:fs"
+import { join } from "node:path"
+import { UserError } from "../errors.ts"
+import { modelBytes, readModelHeader } from "../formats/model.ts"
+import { readState, stateBytes, WINDOW } from "../formats/state.ts"
+import type { Config } from "../model/config.ts"
+import { describeConfig, type TrainingProgram } from "../model/program.ts"
+import { loadWeights, views } from "../model/weights.ts"
+import type { Kernels } from "../native/library.ts"
+import type { Options } from "../options.ts"
+import type { Program } from "../program/link.ts"
+import { modelName, newestCheckpoint, removeCheckpoint, stateName } from "./checkpoint.ts"
+import { holdsRun, RUN_TOML } from "./runfolder.ts"
+import { chooseModel, type Data, namesFile } from "./settings.ts"
+import type { Start } from "./trainer.ts"
+
+export interface Checkpoint {
+  folder: string
+  step: number
+  model: string
+  state: string
+  /** Steps of newer ones that are damaged. */
+  damaged: number[]
+}
+
+// Where a run is and on what does not change its numbers; the rest is taken from run.toml.
+const NOT_KEPT = ["out", "resume", "threads"]
+
+/** With --resume, the run's own options beneath those that were given, and the newest checkpoint that
+ * is whole; none where the folder has none yet, and the run begins. */
+export function resumed(
+  given: Options,
+  warn: (text: string) => void,
+): { options: Options; checkpoint?: Checkpoint } {
+  if (!given.flag("resume")) return { options: given }
+  const folder = given.text("out")
+  if (folder === undefined) {
+    throw new UserError("--resume needs --out FOLDER, the run to go on with")
+  }
+  if (!existsSync(folder)) return { options: given }
+  const toml = join(folder, RUN_TOML)
+  const options = existsSync(toml) ? given.over(toml, NOT_KEPT) : given
+  const found = newestCheckpoint(folder, (text) => warn(`${text}; an older checkpoint is taken`))
+  if (!found) {
+    if (holdsRun(folder)) warn(`${folder} has no checkpoint: the run begins anew`)
+    return { options }
+  }
+  const { step, damaged } = found
+  const [model, state] = [join(folder, modelName(step)), join(folder, stateName(step))]
+  return { options, checkpoint: { folder, step, model, state, damaged } }
+}
+
+/** The model's shape by its checkpoint. Throws when the options describe another. */
+export function checkpointConfig(options: Options, model: string): Config {
+  const { config, dtype } = readModelHeader(model)
+  const precision = options.text("precision")
+  if (dtype !== precision) {
+    throw new UserError(
+      `--precision ${precision}: ${model} was trained in ${dtype} (resume with --precision ${dtype})`,
+    )
+  }
+  if (namesFile(options)) return config // which the run began from, and may be gone
+  const described = chooseModel(options).config
+  const keys = Object.keys(config) as (keyof Config)[]
+  if (keys.every((key) => config[key] === described[key])) return config
+  throw new UserError(
+    `${model} is ${describeConfig(config)}, but the options describe ${describeConfig(described)} (resume with the same model)`,
+  )
+}
+
+/** Fills parameters and moments, and returns where the run goes on. */
+export function loadCheckpoint(
+  { folder, step, model, state }: Checkpoint,
+  program: Program,
+  tensors: TrainingProgram,
+  config: Config,
+  kernels: Kernels,
+  data: Data,
+  T: number,
+): Start {
+  loadWeights(model, program, tensors, config, kernels)
+  const pieces = (stack: TrainingProgram["m"]) =>
+    views(program, stack, config).map(({ data }) => data as Float32Array)
+  const { m, v, masters } = tensors
+  const read = readState(state, config, {
+    m: pieces(m),
+    v: pieces(v),
+    master: masters && pieces(masters),
+  })
+  const wrong = (what: string) => new UserError(`${state}: ${what}`)
+  if (read.step !== step) throw wrong(`it is of step ${read.step}, not ${step}`)
+  if (read.T !== T) {
+    throw new UserError(
+      `--context ${T}: ${folder} was trained with --context ${read.T}, by which its place in the data is counted (resume with that)`,
+    )
+  }
+  const { tokenCount } = data.train
+  if (read.dataTokens !== tokenCount) {
+    throw wrong(
+      `the run was trained on ${read.dataTokens} tokens, but ${data.name} has ${tokenCount} (resume with the same TOKENS)`,
+    )
+  }
+  data.train.restore(read.position)
+  const { orders } = data.train
+  const isSame = (a?: Uint32Array, b?: Uint32Array) => a?.join() === b?.join()
+  if (
+    !isSame(orders?.shards, read.orders?.shards) ||
+    !isSame(orders?.sequences, read.orders?.sequences)
+  ) {
+    throw wrong("its order of the data is another (resume with the same --shuffle and --seed)")
+  }
+  return read
+}
+
+/** Gives up what is newer than the checkpoint that the run goes on from: it is damaged, and must not
+ * count as one of those to keep. */
+export function forget({ folder, damaged }: Checkpoint): void {
+  for (const step of damaged) removeCheckpoint(folder, step)
+}
+
+/** The size of a checkpoint's files, but for the order of shuffled data. */
+export function checkpointBytes(config: Config, { precision, masters }: TrainingProgram): number {
+  return modelBytes(config, precision) + stateBytes(config, masters !== undefined, 16 * WINDOW)
+}
