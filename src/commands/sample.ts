@@ -1,7 +1,5 @@
 // llm sample [CHECKPOINT]
 
-import { existsSync, readdirSync, statSync } from "node:fs"
-import { join } from "node:path"
 import { thousands } from "../data/files.ts"
 import { END_OF_TEXT, loadEncoder } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
@@ -16,6 +14,7 @@ import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
+import { modelFile } from "../train/checkpoint.ts"
 import { DEVICE_OPTIONS, int, PRECISION_OPTION } from "./specs.ts"
 
 const spec: CommandSpec = {
@@ -121,17 +120,6 @@ async function run(options: Options): Promise<number> {
   )
   const signal = await stop.heard()
   return signal ? exitCodeOf(signal) : 0
-}
-
-/** The file itself, or the model of the most steps in a run folder. */
-function modelFile(path: string): string {
-  if (!existsSync(path) || !statSync(path).isDirectory()) return path
-  const models = readdirSync(path).filter((name) => /^model_\d{8,}\.bin$/.test(name))
-  const newest = models.sort((a, b) => a.length - b.length || (a < b ? -1 : 1)).at(-1)
-  if (newest) return join(path, newest)
-  throw new UserError(
-    `${path}: it is a folder without a model_*.bin (give a model file, or a folder that llm train --out has made)`,
-  )
 }
 
 async function promptTokens(text: string | undefined, V: number): Promise<number[]> {

@@ -20,7 +20,7 @@ import { type Device, openDevice } from "../native/device.ts"
 import { contract } from "../native/library.ts"
 import { measurePeak } from "../native/peak.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
-import type { Options, Value } from "../options.ts"
+import type { Options } from "../options.ts"
 import { findBad } from "../program/check.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
 import { Program } from "../program/link.ts"
@@ -47,7 +47,6 @@ import {
 import {
   Diverged,
   type Outcome,
-  type Start,
   type Surroundings,
   Trainer,
   type TrainOptions,
@@ -58,9 +57,9 @@ import { TRAIN } from "./train-spec.ts"
 const DIVERGED = 3 // exit code of a run whose numbers went bad
 
 async function run(given: Options): Promise<number> {
-  const { options, checkpoint } = resumed(given, warn)
+  const { options, goesOn, checkpoint } = resumed(given, warn)
   const out = options.text("out")
-  if (out !== undefined && !checkpoint && !options.flag("resume")) RunFolder.check(out)
+  if (out !== undefined && !goesOn) RunFolder.check(out)
   const { config, file } = checkpoint
     ? { config: checkpointConfig(options, checkpoint.model), file: checkpoint.model }
     : chooseModel(options)
@@ -94,7 +93,11 @@ async function run(given: Options): Promise<number> {
   using stop = new Stop()
   const display = new Display(steps)
   const start = checkpoint && loadCheckpoint(checkpoint, program, tensors, config, kernels, data, T)
-  const folder = openFolder(options, resolved, checkpointBytes(config, tensors), display, start)
+  const tell = (text: string) => display.warn(text)
+  const open = goesOn
+    ? (path: string) => RunFolder.resume(path, resolved, start?.step ?? 0, tell)
+    : (path: string) => RunFolder.create(path, resolved, checkpointBytes(config, tensors), tell)
+  const folder = out === undefined ? undefined : open(out)
   if (checkpoint) forget(checkpoint)
   else if (file === undefined) initialize(program, tensors, config, kernels, seed)
   else loadWeights(file, program, tensors, config, kernels)
@@ -135,21 +138,6 @@ async function run(given: Options): Promise<number> {
 }
 
 const from = (file?: string) => (file === undefined ? "" : `, from ${file}`)
-
-function openFolder(
-  options: Options,
-  resolved: Record<string, Value>,
-  checkpointBytes: number,
-  display: Display,
-  start?: Start,
-): RunFolder | undefined {
-  const out = options.text("out")
-  if (out === undefined) return undefined
-  const tell = (text: string) => display.warn(text)
-  return options.flag("resume")
-    ? RunFolder.resume(out, resolved, start?.step ?? 0, tell)
-    : RunFolder.create(out, resolved, checkpointBytes, tell)
-}
 
 const keeping = (options: Options): Keeping => ({
   keep: options.number("keep"),

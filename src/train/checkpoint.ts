@@ -1,7 +1,7 @@
 // The checkpoints of a run folder: which there are, which are whole, and which may go. One is made of a
 // model file, a state file for each rank, and DONE, which is written last and holds their checksums.
 
-import { existsSync, readdirSync, rmSync } from "node:fs"
+import { readdirSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { reason, syncFolder, temporaryFor } from "../data/files.ts"
 import { UserError } from "../errors.ts"
@@ -86,19 +86,10 @@ export function removeRemains(folder: string): void {
 
 /** A model's file: the path itself, or the newest of a run folder. */
 export function modelFile(path: string): string {
-  if (!isFolder(path)) return path
+  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path
   const step = completeSteps(path).at(-1)
   if (step !== undefined) return join(path, modelName(step))
   throw new UserError(
     `${path}: it is a folder without a checkpoint (give a model file, or a folder that llm train --out has made)`,
   )
-}
-
-function isFolder(path: string): boolean {
-  try {
-    readdirSync(path)
-    return true
-  } catch {
-    return existsSync(join(path, "."))
-  }
 }

@@ -29,28 +29,33 @@ export interface Checkpoint {
 // Where a run is and on what does not change its numbers; the rest is taken from run.toml.
 const NOT_KEPT = ["out", "resume", "threads"]
 
+export interface Resumed {
+  options: Options
+  /** Whether --out holds a run that this one takes over. */
+  goesOn: boolean
+  checkpoint?: Checkpoint
+}
+
 /** With --resume, the run's own options beneath those that were given, and the newest checkpoint that
  * is whole; none where the folder has none yet, and the run begins. */
-export function resumed(
-  given: Options,
-  warn: (text: string) => void,
-): { options: Options; checkpoint?: Checkpoint } {
-  if (!given.flag("resume")) return { options: given }
+export function resumed(given: Options, warn: (text: string) => void): Resumed {
+  if (!given.flag("resume")) return { options: given, goesOn: false }
   const folder = given.text("out")
   if (folder === undefined) {
     throw new UserError("--resume needs --out FOLDER, the run to go on with")
   }
-  if (!existsSync(folder)) return { options: given }
+  if (!existsSync(folder)) return { options: given, goesOn: false }
   const toml = join(folder, RUN_TOML)
   const options = existsSync(toml) ? given.over(toml, NOT_KEPT) : given
   const found = newestCheckpoint(folder, (text) => warn(`${text}; an older checkpoint is taken`))
   if (!found) {
-    if (holdsRun(folder)) warn(`${folder} has no checkpoint: the run begins anew`)
-    return { options }
+    const goesOn = holdsRun(folder)
+    if (goesOn) warn(`${folder} has no checkpoint: the run begins anew`)
+    return { options, goesOn }
   }
   const { step, damaged } = found
   const [model, state] = [join(folder, modelName(step)), join(folder, stateName(step))]
-  return { options, checkpoint: { folder, step, model, state, damaged } }
+  return { options, goesOn: true, checkpoint: { folder, step, model, state, damaged } }
 }
 
 /** The model's shape by its checkpoint. Throws when the options describe another. */

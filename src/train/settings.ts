@@ -17,6 +17,7 @@ import {
 } from "../model/config.ts"
 import type { Options } from "../options.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
+import { modelFile } from "./checkpoint.ts"
 
 export interface ModelChoice {
   config: Config
@@ -50,7 +51,8 @@ export function chooseModel(options: Options): ModelChoice {
         `--${shape} ${options.number(shape)} contradicts --init ${init}, a file that fixes the model's shape (leave one out)`,
       )
     }
-    return { config: readModelHeader(init).config, file: init }
+    const file = modelFile(init)
+    return { config: readModelHeader(file).config, file }
   }
   const { L, NH, C, V } = base!
   // The small model is made for its run: positions that it never trains would only spoil samples.

@@ -3,7 +3,7 @@ import { Loader } from "../../src/data/loader.ts"
 import { Random } from "../../src/data/random.ts"
 import { type Config, padVocabulary } from "../../src/model/config.ts"
 import { initialize } from "../../src/model/initialize.ts"
-import { trainingProgram } from "../../src/model/program.ts"
+import { type TrainingProgram, trainingProgram } from "../../src/model/program.ts"
 import { openDevice } from "../../src/native/device.ts"
 import { contract, type Kernels } from "../../src/native/library.ts"
 import { Stop } from "../../src/native/signals.ts"
@@ -25,6 +25,8 @@ interface Settings extends Partial<Omit<TrainOptions, "schedule">> {
   shuffle?: boolean
   val?: boolean
   onStep?: (metrics: StepMetrics) => void
+  /** Called before the first step. */
+  spoil?: (program: Program, tensors: TrainingProgram) => void
   /** Called with each piece of a sample. */
   onText?: (text: string) => void
 }
@@ -65,11 +67,13 @@ class Recorder extends Display {
 
 /** Trains from scratch and returns everything that can be seen of it. */
 async function train(settings: Settings = {}) {
-  const { steps = 4, lr = 1e-2, shuffle = false, val = false, onStep, onText, ...given } = settings
+  const { steps = 4, lr = 1e-2, shuffle = false, val = false, ...others } = settings
+  const { onStep, onText, spoil, ...given } = others
   const { B = 2, T = 8, accumulation = 1, seed = 42 } = given
   const tensors = trainingProgram(CONFIG, { B, T, accumulation, adamw: ADAMW })
   const program = await Program.link(tensors, kernels)
   initialize(program, tensors, CONFIG, kernels, 1)
+  spoil?.(program, tensors)
   const shape = { B, T, vocabulary: CONFIG.V, seed }
   const data = {
     name: "tokens",
@@ -164,6 +168,37 @@ describe("clipping", () => {
   })
 })
 
+describe("outliers", () => {
+  // 128 steps make a window; a loss far above it comes when the batch changes.
+  const metrics = (settings: Settings) => train({ steps: 140, lr: 0, ...settings })
+
+  test("above the z-score are skipped: no weight or moment moves, and the metrics say it", async () => {
+    const { metrics: lines, text } = await metrics({ skipLossZ: 1 })
+    const skipped = lines.filter((line) => line.skipped)
+    expect(skipped.length).toBeGreaterThan(0)
+    expect(skipped.every(({ step, skipped }) => step >= 127 && skipped === "loss")).toBe(true)
+    expect(text).toContain(`step ${skipped[0]!.step}  update skipped: the loss's z-score is `)
+
+    const until = skipped[0]!.step
+    const before = await train({ steps: until, lr: 1e-3, skipLossZ: 1 })
+    const after = await train({ steps: until + 1, lr: 1e-3, skipLossZ: 1 })
+    const isSkipped = after.metrics[until]!.skipped !== undefined
+    if (isSkipped) expect([after.weights, after.m]).toEqual([before.weights, before.m])
+    else expect(after.m).not.toEqual(before.m)
+  })
+
+  test("of the gradient's norm are told apart", async () => {
+    const { metrics: lines } = await metrics({ skipGradZ: 1 })
+    const reasons = new Set(lines.map(({ skipped }) => skipped))
+    expect(reasons).toEqual(new Set([undefined, "norm"]))
+  })
+
+  test("are not looked for without a limit", async () => {
+    const { metrics: lines } = await metrics({})
+    expect(lines.some((line) => "skipped" in line)).toBe(false)
+  })
+})
+
 describe("what a step trains on", () => {
   test("with --overfit-batch it is always the first batch, and its loss falls", async () => {
     const still = await train({ overfitBatch: true, lr: 0 })
@@ -252,6 +287,15 @@ describe("a run that ends early", () => {
     )
     await run.catch(() => {})
     expect(process.listenerCount("SIGINT")).toBe(0)
+  })
+
+  test("on a bad parameter, by its name", async () => {
+    const spoil = (program: Program, tensors: TrainingProgram) => {
+      program.view(tensors.parameters.lnfb as never as typeof tensors.loss)[3] = Number.NaN
+    }
+    const run = train({ steps: 2, spoil })
+    expect(run).rejects.toThrow(/^step 0: the loss is NaN; first in the parameter lnfb \(16\)$/)
+    await run.catch(() => {})
   })
 
   test("on a validation loss that is no number", async () => {

@@ -1,0 +1,408 @@
+// A run that goes on from a checkpoint is the run that was never stopped: the same metrics, log,
+// weights, moments and windows, to the bit.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { readState } from "../../src/formats/state.ts"
+import { completeSteps, doneName } from "../../src/train/checkpoint.ts"
+import { buildExecutable, LLM, run, SHAPE, TRAIN, writeSmallTokens } from "./executable.ts"
+import { metricsOf, record, remains, untimed, verifyAll } from "./runs.ts"
+
+const TIMEOUT_MS = 120_000
+const dir = mkdtempSync(join(tmpdir(), "llm-resume-"))
+const path = (name: string) => join(dir, name)
+const llm = (args: string, ...more: string[]) =>
+  run([LLM, ...args.split(" "), ...more], { cwd: dir })
+const train = (args: string) => run([LLM, ...TRAIN, ...args.split(" ")], { cwd: dir })
+
+beforeAll(async () => {
+  await buildExecutable()
+  writeSmallTokens(dir)
+}, TIMEOUT_MS)
+afterAll(() => rmSync(dir, { recursive: true }))
+
+/** A copy of a run folder as it was when the checkpoint of a step was the newest. */
+function backTo(step: number, from: string, to: string): void {
+  cpSync(path(from), path(to), { recursive: true })
+  for (const later of completeSteps(path(to)).filter((other) => other > step)) {
+    rmSync(join(path(to), doneName(later)))
+  }
+}
+
+const BF16 = "--device reference --precision bf16"
+const DATA: [string, string][] = [
+  ["data in sequence", ""],
+  ["shuffled data", " --shuffle"],
+  ["accumulation", " --total-batch 64"],
+  ["shuffled data and accumulation", " --shuffle --total-batch 64"],
+]
+const NUMBERS: [string, string][] = [
+  ["fp32", ""],
+  ["bf16 with masters", ` ${BF16}`],
+  ["bf16 with masters and stochastic rounding", ` ${BF16} --stochastic-rounding`],
+  ["bf16 alone", ` ${BF16} --master-weights 0`],
+]
+const MATRIX = DATA.flatMap(([data, dataArgs]) =>
+  NUMBERS.map(([numbers, args]) => [`${data}, ${numbers}`, dataArgs + args] as const),
+)
+// More than an epoch: 400 tokens are 49 sequences, 2 or 8 of them a step.
+const SHORT = ["train", "small_val.bin", "--val", "small_val.bin", ...SHAPE].join(" ")
+const steps = (args: string) => (args.includes("total-batch") ? 12 : 45)
+
+describe("a resumed run is the undisturbed one", () => {
+  test.each(MATRIX.map((row, i) => [...row, i] as const))(
+    "with %s",
+    async (_, args, i) => {
+      const N = steps(args)
+      const name = `matrix-${i}`
+      const more = `--steps ${N} --checkpoint-every ${N - 5} --val-every 4 --sample-every 0`
+      expect((await llm(`${SHORT} ${more}${args} --out ${name}`)).stderr).toBe("")
+      backTo(N - 5, name, `${name}-again`)
+      const { code, stderr } = await llm(`train --resume --out ${name}-again`)
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
+      expect(record(path(`${name}-again`))).toEqual(record(path(name)))
+      // A line for each step, and one for each validation.
+      expect(metricsOf(path(name))).toHaveLength(N + Math.ceil(N / 4) + 1)
+    },
+    TIMEOUT_MS,
+  )
+
+  const BASE = "--steps 30 --checkpoint-every 10 --total-batch 64 --shuffle"
+  let base: ReturnType<typeof record>
+  beforeAll(async () => {
+    await train(`${BASE} --out base --threads 2`)
+    base = record(path("base"))
+  }, TIMEOUT_MS)
+
+  test(
+    "on another number of threads",
+    async () => {
+      backTo(10, "base", "threads")
+      expect((await llm("train --resume --out threads --threads 1")).code).toBe(0)
+      expect(record(path("threads"))).toEqual(base)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "from any checkpoint, with the whole command said again",
+    async () => {
+      for (const step of [20, 10]) {
+        backTo(step, "base", `again-${step}`)
+        const { code } = await train(`${BASE} --out again-${step} -y 1`)
+        expect(code).toBe(0)
+        expect(record(path(`again-${step}`))).toEqual(base)
+        expect(remains(path(`again-${step}`))).toEqual([])
+      }
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "stopped by Ctrl-C, twice",
+    async () => {
+      const args = "--steps 400 --val-every 50 --sample-every 0 --checkpoint-every 150"
+      await llm(`${SHORT} ${args} --out whole`)
+      for (const rest of [`${SHORT} ${args} --out stopped`, "train --resume --out stopped"]) {
+        const child = Bun.spawn([LLM, ...rest.split(" ")], { cwd: dir, stdout: "pipe" })
+        for await (const chunk of child.stdout) {
+          // Once: a second one would end it within the step.
+          if (child.killed || !/^step +\d+\//m.test(new TextDecoder().decode(chunk))) continue
+          child.kill("SIGINT")
+        }
+        expect(await child.exited).toBe(130)
+        expect(verifyAll(path("stopped")).length).toBeGreaterThan(0)
+      }
+      expect((await llm("train --resume --out stopped")).code).toBe(0)
+      const [got, expected] = [record(path("stopped")), record(path("whole"))]
+      expect(got).toEqual(expected)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "with another --batch: the same data, and sums in another order",
+    async () => {
+      backTo(10, "base", "batch")
+      expect((await llm("train --resume --out batch --batch 4")).code).toBe(0)
+      const [got, expected] = ["batch", "base"].map((name) => metricsOf(path(name)))
+      expect(got!.map(({ step }) => step)).toEqual(expected!.map(({ step }) => step))
+      for (const [i, { trainLoss }] of expected!.entries()) {
+        if (trainLoss === undefined) continue
+        // Other data would make another loss in its second digit.
+        expect(Math.abs(got![i]!.trainLoss! / trainLoss - 1)).toBeLessThan(1e-5)
+      }
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "in a folder without a checkpoint: it begins",
+    async () => {
+      expect((await train(`${BASE} --out new --resume`)).stderr).toBe("")
+      expect(record(path("new"))).toEqual(base)
+      for (const step of completeSteps(path("new"))) rmSync(join(path("new"), doneName(step)))
+      const { code, stderr } = await train(`${BASE} --out new --resume`)
+      expect(stderr).toBe("warning: new has no checkpoint: the run begins anew\n")
+      expect(code).toBe(0)
+      expect(record(path("new"))).toEqual(base)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "that has come to its end says so and leaves it alone",
+    async () => {
+      const before = readdirSync(path("base")).map((name) =>
+        readFileSync(join(path("base"), name), "hex"),
+      )
+      const { code, stdout } = await llm("train --resume --out base")
+      expect({ code, stdout }).toEqual({
+        code: 0,
+        stdout: "base is complete: 30 steps (go on with a higher --steps)\n",
+      })
+      const after = readdirSync(path("base")).map((name) =>
+        readFileSync(join(path("base"), name), "hex"),
+      )
+      expect(after).toEqual(before)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "and goes on with more steps",
+    async () => {
+      backTo(30, "base", "more")
+      expect((await llm("train --resume --out more --steps 40")).code).toBe(0)
+      await train(`${BASE} --out forty --steps 40 --threads 2`.replace("--steps 30 ", ""))
+      // A constant learning rate, as the final fraction is 1: the steps do not depend on their number.
+      const forty = record(path("forty"))
+      expect(record(path("more"))).toEqual(forty)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "in a folder whose logs were torn by a fall of the machine",
+    async () => {
+      backTo(20, "base", "torn")
+      const log = join(path("torn"), "metrics.jsonl")
+      appendFileSync(log, `{"step":31,"trainLo`)
+      appendFileSync(join(path("torn"), "main.log"), "\0\0\0\n\0\0")
+      expect((await llm("train --resume --out torn")).code).toBe(0)
+      expect(record(path("torn"))).toEqual(base)
+    },
+    TIMEOUT_MS,
+  )
+
+  const DAMAGE: [string, (folder: string) => void, RegExp][] = [
+    [
+      "a flipped bit in the model",
+      (folder) => flip(join(folder, "model_00000020.bin"), 2000),
+      /model_00000020.bin: it is damaged: its checksum is not DONE_00000020's/,
+    ],
+    [
+      "a flipped bit in the state",
+      (folder) => flip(join(folder, "state_00000020_00000.bin"), 2000),
+      /state_00000020_00000.bin: it is damaged/,
+    ],
+    [
+      "a state that was cut short",
+      (folder) => truncateSync(join(folder, "state_00000020_00000.bin"), 5000),
+      /state_00000020_00000.bin: it is damaged/,
+    ],
+    [
+      "a model that is gone",
+      (folder) => rmSync(join(folder, "model_00000020.bin")),
+      /model_00000020.bin: cannot read: no such file/,
+    ],
+    [
+      "an empty DONE",
+      (folder) => writeFileSync(join(folder, "DONE_00000020"), ""),
+      /DONE_00000020: it holds no checksums/,
+    ],
+    [
+      "a DONE that names files elsewhere",
+      (folder) => {
+        const done = join(folder, "DONE_00000020")
+        writeFileSync(done, readFileSync(done, "utf8").replace(/ {2}model/, "  ../base/model"))
+      },
+      /DONE_00000020: it does not list model_00000020.bin and state_00000020_00000.bin/,
+    ],
+  ]
+  test.each(DAMAGE)(
+    "from the checkpoint before, after %s",
+    async (title, damage, message) => {
+      const name = `damaged-${title.replaceAll(" ", "-")}`
+      backTo(20, "base", name)
+      damage(path(name))
+      const { code, stderr } = await llm(`train --resume --out ${name} --keep 1`)
+      expect(stderr).toMatch(message)
+      expect(stderr).toMatch(/^warning: [^\n]*; an older checkpoint is taken\n$/)
+      expect(code).toBe(0)
+      expect(record(path(name))).toEqual(base)
+      expect(verifyAll(path(name))).toEqual([30])
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "but not when every checkpoint is damaged",
+    async () => {
+      backTo(20, "base", "lost")
+      for (const step of ["10", "20"]) flip(join(path("lost"), `model_000000${step}.bin`), 2000)
+      const log = readFileSync(join(path("lost"), "main.log"), "utf8")
+      const { code, stderr } = await llm("train --resume --out lost")
+      expect(stderr.trimEnd().split("\n").at(-1)).toMatch(
+        /^llm: lost: all 2 checkpoints are damaged/,
+      )
+      expect(code).toBe(2)
+      expect(readFileSync(join(path("lost"), "main.log"), "utf8")).toBe(log)
+    },
+    TIMEOUT_MS,
+  )
+})
+
+function flip(file: string, at: number): void {
+  const bytes = readFileSync(file)
+  bytes[at]! ^= 1
+  writeSync(openSync(file, "r+"), bytes, at, 1, at)
+}
+
+describe("a checkpoint of another run is refused", () => {
+  beforeAll(async () => {
+    await train("--steps 20 --checkpoint-every 10 --shuffle --out refuse")
+    rmSync(join(path("refuse"), "DONE_00000020"))
+  }, TIMEOUT_MS)
+
+  test.each([
+    ["--layers 3", "but the options describe GPT-2, "],
+    ["--context 4 --context-max 8", "--context 4: refuse was trained with --context 8"],
+    ["--context 4", "but the options describe GPT-2, "],
+    ["--precision bf16 --device reference", "refuse/model_00000010.bin was trained in fp32"],
+    ["--seed 7", "its order of the data is another (resume with the same --shuffle and --seed)"],
+    ["small_val.bin", "the run was trained on 4000 tokens, but small_val.bin has 400"],
+    ["--init nothing.bin", "refuse/run.toml: "],
+  ])(
+    "%s",
+    async (args, message) => {
+      if (args.startsWith("--init")) writeFileSync(join(path("refuse"), "run.toml"), "lyers = 3\n")
+      const before = readFileSync(join(path("refuse"), "main.log"), "utf8")
+      const { code, stderr, stdout } = await llm(`train --resume --out refuse ${args}`)
+      expect(stderr).toMatch(/^llm: [^\n]+\n$/)
+      expect(stderr).toContain(message)
+      expect({ code, stdout }).toEqual({ code: 2, stdout: "" })
+      expect(readFileSync(join(path("refuse"), "main.log"), "utf8")).toBe(before)
+    },
+    TIMEOUT_MS,
+  )
+})
+
+describe("checkpoints", () => {
+  test(
+    "come every so many steps and at the end; the newest stay, and those of every so many",
+    async () => {
+      await train("--steps 47 --checkpoint-every 5 --keep 2 --keep-every 15 --out keep")
+      expect(verifyAll(path("keep"))).toEqual([15, 30, 45, 47])
+      expect(remains(path("keep"))).toEqual([])
+      const sums = Bun.spawnSync(["sha256sum", "-c", "DONE_00000045"], { cwd: path("keep") })
+      expect(sums.stdout.toString()).toBe("model_00000045.bin: OK\nstate_00000045_00000.bin: OK\n")
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "are a place to fine-tune and to sample from, newest first",
+    async () => {
+      const { stdout } = await llm("train small_train.bin --init keep/model_00000045.bin --steps 1")
+      expect(stdout).toContain(", from keep/model_00000045.bin")
+      expect((await llm("train small_train.bin --init keep --steps 1")).stdout).toContain(
+        ", from keep/model_00000047.bin",
+      )
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "are not written by two at once",
+    async () => {
+      const args = [LLM, ...TRAIN, ..."--steps 1000000 --out shared".split(" ")]
+      const first = Bun.spawn(args, { cwd: dir, stdout: "ignore" })
+      while (!existsSync(path("shared/main.log"))) await Bun.sleep(5)
+      await Bun.sleep(200)
+      const { code, stderr } = await llm("train --resume --out shared")
+      first.kill("SIGKILL")
+      await first.exited
+      expect(stderr).toContain(
+        "llm: --out shared: another llm is at work there (wait for it, stop it, or choose another folder)\n",
+      )
+      expect(code).toBe(2)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "come before the end of a run whose token file changes",
+    async () => {
+      for (const [name, change] of [
+        ["vanishes", () => rmSync(path("own_train.bin"))],
+        ["changes", () => truncateSync(path("own_train.bin"), 1500)],
+      ] as const) {
+        cpSync(path("small_train.bin"), path("own_train.bin"))
+        const args = TRAIN.map((arg) => (arg === "small_train.bin" ? "own_train.bin" : arg))
+        const more = `--steps 1000000 --val small_val.bin --out ${name}`.split(" ")
+        const child = Bun.spawn([LLM, ...args, ...more], {
+          cwd: dir,
+          stdout: "ignore",
+          stderr: "pipe",
+        })
+        const log = join(path(name), "main.log")
+        while (!existsSync(log) || !readFileSync(log, "utf8").includes("s:5 trl")) {
+          await Bun.sleep(10)
+        }
+        change()
+        expect(await child.exited).toBe(2)
+        expect(await new Response(child.stderr).text()).toMatch(
+          /^llm: own_train.bin: (the file has changed|cannot read any more)[^\n]*\n$/,
+        )
+        const [step] = verifyAll(path(name))
+        const lines = untimed(metricsOf(path(name))).filter((line) => "trainLoss" in line)
+        expect(lines).toHaveLength(step!)
+      }
+    },
+    TIMEOUT_MS,
+  )
+})
+
+test("what is in a state file is what it says", async () => {
+  await train("--steps 3 --shuffle --total-batch 32 --out said")
+  const config = { L: 2, NH: 2, C: 16, V: 97, Vp: 128, maxT: 8 }
+  const count = (128 + 8 + 2) * 16 + 2 * (12 * 16 * 16 + 13 * 16)
+  const [m, v] = [new Float32Array(count), new Float32Array(count)]
+  const state = readState(join(path("said"), "state_00000003_00000.bin"), config, {
+    m: [m],
+    v: [v],
+  })
+  expect(state).toMatchObject({ step: 3, seed: 42, dataTokens: 4000, T: 8 })
+  expect(state.position).toEqual({ epoch: 0, shard: 0, sequence: 12 })
+  expect(state.orders!.sequences).toHaveLength(499)
+  const losses = metricsOf(path("said")).flatMap(({ trainLoss }) => trainLoss ?? [])
+  expect(state.losses).toEqual(losses)
+  expect(state.norms).toHaveLength(3)
+  expect(m.some((x) => x !== 0)).toBe(true)
+  expect(v.every((x) => x >= 0)).toBe(true)
+})
