@@ -29,6 +29,8 @@ export interface Checkpoint {
 // Where a run is and on what does not change its numbers; the rest is taken from run.toml.
 const NOT_KEPT = ["out", "resume", "threads"]
 
+const NEED_OUT = ["resume", "checkpoint-every", "keep", "keep-every"]
+
 export interface Resumed {
   options: Options
   /** Whether --out holds a run that this one takes over. */
@@ -39,11 +41,12 @@ export interface Resumed {
 /** With --resume, the run's own options beneath those that were given, and the newest checkpoint that
  * is whole; none where the folder has none yet, and the run begins. */
 export function resumed(given: Options, warn: (text: string) => void): Resumed {
-  if (!given.flag("resume")) return { options: given, goesOn: false }
   const folder = given.text("out")
-  if (folder === undefined) {
-    throw new UserError("--resume needs --out FOLDER, the run to go on with")
+  const needy = NEED_OUT.find((name) => given.isGiven(name) && given.resolved()[name])
+  if (folder === undefined && needy) {
+    throw new UserError(`--${needy} needs --out FOLDER, where checkpoints are kept`)
   }
+  if (folder === undefined || !given.flag("resume")) return { options: given, goesOn: false }
   if (!existsSync(folder)) return { options: given, goesOn: false }
   const toml = join(folder, RUN_TOML)
   const options = existsSync(toml) ? given.over(toml, NOT_KEPT) : given

@@ -81,6 +81,20 @@ describe("a resumed run is the undisturbed one", () => {
     TIMEOUT_MS,
   )
 
+  test(
+    "with the windows by which outliers are judged",
+    async () => {
+      const more = "--steps 170 --checkpoint-every 140 --skip-loss-z 1 --val-every 0"
+      await llm(`${SHORT} ${more} --sample-every 0 --out outliers`)
+      backTo(140, "outliers", "outliers-again")
+      expect((await llm("train --resume --out outliers-again")).code).toBe(0)
+      expect(record(path("outliers-again"))).toEqual(record(path("outliers")))
+      const skipped = metricsOf(path("outliers")).filter((line) => "skipped" in line)
+      expect(skipped.some(({ step }) => step! >= 140)).toBe(true)
+    },
+    TIMEOUT_MS,
+  )
+
   const BASE = "--steps 30 --checkpoint-every 10 --total-batch 64 --shuffle"
   let base: ReturnType<typeof record>
   beforeAll(async () => {

@@ -51,6 +51,7 @@ export async function torture(
       const { expected, ms } = calm[i]!
       const out = `run-${toll.runs}`
       await disturbed(dir, [...args, "--out", out, "--resume"], ms, random, toll)
+      if (remains(join(dir, out)).length > 0) throw new Error(`${out} holds remains of kills`)
       const got = record(join(dir, out))
       if (!isDeepStrictEqual(got, expected)) {
         throw new Error(`seed ${seed}, ${variant}: the run differs from the undisturbed one`)
