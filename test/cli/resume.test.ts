@@ -84,7 +84,7 @@ describe("a resumed run is the undisturbed one", () => {
   test(
     "with the windows by which outliers are judged",
     async () => {
-      const more = "--steps 170 --checkpoint-every 140 --skip-loss-z 1 --val-every 0"
+      const more = "--steps 170 --checkpoint-every 140 --skip-loss-z 1 --lr 1e-5 --val-every 0"
       await llm(`${SHORT} ${more} --sample-every 0 --out outliers`)
       backTo(140, "outliers", "outliers-again")
       expect((await llm("train --resume --out outliers-again")).code).toBe(0)
