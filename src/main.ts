@@ -42,8 +42,8 @@ export async function main([name, ...args]: string[]): Promise<number> {
       return 0
     }
     const entry = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
-    const { nearest, parseOptions } = await import("./options.ts")
     if (!entry) {
+      const { nearest } = await import("./nearest.ts")
       const near = nearest(name, Object.keys(COMMANDS))
       throw new UserError(
         `no command ${name} (${near ? `did you mean ${near}?` : "see llm --help"})`,
@@ -55,6 +55,7 @@ export async function main([name, ...args]: string[]): Promise<number> {
       process.stdout.write(helpText(command.spec))
       return 0
     }
+    const { parseOptions } = await import("./options.ts")
     return await command.run(parseOptions(command.spec, args))
   } catch (error) {
     const message = explain(error)

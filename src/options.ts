@@ -4,6 +4,7 @@
 import { readFileSync } from "node:fs"
 import { reason } from "./data/files.ts"
 import { UserError } from "./errors.ts"
+import { nearest } from "./nearest.ts"
 
 export type Value = string | number | boolean
 
@@ -12,6 +13,9 @@ interface Base {
   name: string
   /** llm.c's short form, without its dash. */
   short?: string
+  /** What other programs call it; suggested from, not understood. */
+  also?: readonly string[]
+  /** Its heading in the help. */
   group: string
   help: string
 }
@@ -177,10 +181,27 @@ function findOption(command: CommandSpec, arg: string): { spec: OptionSpec; inli
     dashes === "--" ? option.name === name : option.short === name,
   )
   if (spec) return { spec, inline }
-  const known = command.options.flatMap((o) => [`--${o.name}`, ...(o.short ? [`-${o.short}`] : [])])
-  const near = nearest(`${dashes}${name}`, known)
-  const hint = near ? `did you mean ${near}?` : SEE(command)
+  const hint = suggestion(command, name!, dashes!)
   throw new UserError(`llm ${command.name} has no option ${dashes}${name} (${hint})`)
+}
+
+/** What may be meant by a name that is none: on the command line with dashes, in a config file
+ * without. */
+function suggestion(command: CommandSpec, name: string, dashes: string): string {
+  const long = dashes === "" ? "" : "--"
+  const meant = new Map<string, string>() // what one may write → what to suggest
+  for (const { name, short, also = [] } of command.options) {
+    if (long === "" && name === "config") continue
+    for (const text of [name, ...also]) meant.set(`${long}${text}`, `${long}${name}`)
+    if (long !== "" && short) meant.set(`-${short}`, `-${short}`)
+  }
+  const { name: positional } = command.positional ?? {}
+  if (positional) {
+    const key = positional.toLowerCase()
+    meant.set(`${long}${key}`, long === "" ? key : positional)
+  }
+  const near = nearest(`${dashes}${name}`, [...meant.keys()])
+  return near === undefined ? SEE(command) : `did you mean ${meant.get(near)}?`
 }
 
 function parseValue(
@@ -249,14 +270,12 @@ function readConfig(
     throw new UserError(`${option}${path}: not TOML: ${what} (write name = value, a line each)`)
   }
   const positional = command.positional?.name.toLowerCase()
-  const names = command.options.map(({ name }) => name).filter((name) => name !== "config")
   for (const [key, value] of Object.entries(table)) {
     const label = `${path}: ${key}`
     if (key === "version" || key === "command") continue // run.toml says who wrote it
     const spec = command.options.find(({ name }) => name === key && name !== "config")
     if (!spec && key !== positional) {
-      const near = nearest(key, positional ? [positional, ...names] : names)
-      const hint = near ? `did you mean ${near}?` : SEE(command)
+      const hint = suggestion(command, key, "")
       throw new UserError(`${label} is no option of llm ${command.name} (${hint})`)
     }
     const read = configValue(spec, label, value)
@@ -275,29 +294,4 @@ function configValue(spec: OptionSpec | undefined, label: string, value: unknown
   if (spec) return parseValue(spec, label, String(value))
   if (value === "") throw new UserError(`${label} is empty (leave it out)`)
   return value as string
-}
-
-/** The candidate within two edits of a text, or a third of its length, that shares a letter with it;
- * undefined if there is none. */
-export function nearest(text: string, candidates: readonly string[]): string | undefined {
-  const scored = candidates.map((candidate) => ({ candidate, distance: edits(text, candidate) }))
-  scored.sort((a, b) => a.distance - b.distance)
-  const best = scored[0]
-  const letters = text.replace(/^-+/, "").length
-  const limit = Math.min(Math.max(2, text.length / 3), letters - 1)
-  return best && best.distance <= limit ? best.candidate : undefined
-}
-
-/** Levenshtein's distance. */
-function edits(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1))
-    }
-    row = next
-  }
-  return row[b.length]!
 }

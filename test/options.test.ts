@@ -12,7 +12,8 @@ import { command as sample } from "../src/commands/sample.ts"
 import { command as train } from "../src/commands/train.ts"
 import { UserError } from "../src/errors.ts"
 import { helpText } from "../src/help.ts"
-import { nearest, parseOptions } from "../src/options.ts"
+import { nearest } from "../src/nearest.ts"
+import { type OptionSpec, parseOptions } from "../src/options.ts"
 import { RunFolder } from "../src/train/runfolder.ts"
 
 const COMMANDS = [data, emit, info, plan, sample, train].map(({ spec }) => spec)
@@ -188,7 +189,7 @@ describe("a config file", () => {
     ['schedule = "cosin"', "schedule cosin is not one of"],
     ['out = ""', "out is empty"],
     ['tokens = ""', "tokens is empty"],
-    ["[model]\nlayers = 3", "model is no option of llm train (see llm train --help)"],
+    ["[shape]\nlayers = 3", "shape is no option of llm train (see llm train --help)"],
     ["stepz = 3", "stepz is no option of llm train (did you mean steps?)"],
     ['config = "x"', "config is no option of llm train"],
   ])("%j is refused", (text, message) => {
@@ -213,6 +214,8 @@ describe("help", () => {
         const at = lines.findIndex((line) => line === head || line.startsWith(`${head} `))
         expect(at).toBeGreaterThan(0)
         const text = lines[at] === head ? lines[at + 1]! : lines[at]!
+    ["learning_rate = 3", "learning_rate is no option of llm train (did you mean lr?)"],
+    ["token = 3", "token is no option of llm train (did you mean tokens?)"],
         expect(text).toContain(option.help)
         if ("default" in option) expect(text).toEndWith(` (${option.default})`)
         const own = lines.filter((line) => line.match(/^ {2}--(\S+?)(,| |$)/)?.[1] === option.name)
@@ -248,7 +251,10 @@ describe("names and short forms", () => {
     )
     expect(new Set(names).size).toBe(names.length)
     expect(new Set(shorts).size).toBe(shorts.length)
-    for (const name of names) expect(name).toMatch(/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/)
+    // What others call an option is not another option, and not another's name too.
+    const known = [...names, ...spec.options.flatMap(({ also = [] }) => also)]
+    expect(new Set(known).size).toBe(known.length)
+    for (const name of known) expect(name).toMatch(/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/)
     for (const option of spec.options) {
       if (option.kind === "flag" || option.kind === "text" || option.default === undefined) continue
       // The default keeps to the option's own rules.
@@ -268,7 +274,28 @@ describe("suggestions", () => {
     ["--stpes", "did you mean --steps?"],
     ["--weight_decay", "did you mean --weight-decay?"],
     ["--final-lr-fraction", "did you mean --final-lr-frac?"],
-    ["--learning-rate", "see llm train --help"],
+    ["--learning-rate", "did you mean --lr?"],
+    ["--lerning-rate", "did you mean --lr?"],
+    ["--leraning-rate", "did you mean --lr?"],
+    ["--learning_rate", "did you mean --lr?"],
+    ["--lr-scheduler", "did you mean --schedule?"],
+    ["--batchsize", "did you mean --batch?"],
+    ["--batch-size", "did you mean --batch?"],
+    ["--ctx", "did you mean --context?"],
+    ["--block_size", "did you mean --context?"],
+    ["--seq-len", "did you mean --context?"],
+    ["--n-layers", "did you mean --layers?"],
+    ["--n_layer", "did you mean --layers?"],
+    ["--n_embd", "did you mean --channels?"],
+    ["--max-steps", "did you mean --steps?"],
+    ["--max_iters", "did you mean --steps?"],
+    ["--warmup-steps", "did you mean --warmup?"],
+    ["--vocab-size", "did you mean --vocab?"],
+    ["--grad", "did you mean --grad-clip?"],
+    ["--max-grad-norm", "did you mean --grad-clip?"],
+    ["--eval-interval", "did you mean --val-every?"],
+    ["--val-batch", "did you mean --val-batches?"],
+    ["--tokens", "did you mean TOKENS?"],
     ["--zzz", "see llm train --help"],
     ["-Z", "see llm train --help"],
   ])("%s: %s", (flag, hint) => {
@@ -281,3 +308,6 @@ describe("suggestions", () => {
     expect(nearest("cosin", ["linear", "cosine", "constant"])).toBe("cosine")
   })
 })
+    expect(nearest("--checkpoint", ["--out", "--checkpoint-every"])).toBe("--checkpoint-every")
+    expect(nearest("--warmup-steps", ["--steps", "--warmup"])).toBe("--warmup")
+    expect(nearest("--val-batch", ["--val", "--val-batches"])).toBe("--val-batches")

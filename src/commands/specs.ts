@@ -13,6 +13,7 @@ export const MODEL_OPTIONS: OptionSpec[] = [
   {
     name: "init",
     short: "e",
+    also: ["model"],
     group: "Model",
     kind: "text",
     value: "NAME|FILE",
@@ -20,18 +21,21 @@ export const MODEL_OPTIONS: OptionSpec[] = [
   },
   {
     name: "layers",
+    also: ["n-layer", "depth"],
     group: "Model",
     ...int(1, 1024),
     help: "transformer blocks (the preset's, else 4)",
   },
   {
     name: "heads",
+    also: ["n-head"],
     group: "Model",
     ...int(1, 1024),
     help: "attention heads of a block (the preset's, else 4)",
   },
   {
     name: "channels",
+    also: ["n-embd", "hidden-size", "d-model", "width"],
     group: "Model",
     ...int(1, 65536),
     help: "numbers for each token (the preset's, else 128)",
@@ -46,10 +50,19 @@ export const MODEL_OPTIONS: OptionSpec[] = [
 ]
 
 export const SHAPE_OPTIONS: OptionSpec[] = [
-  { name: "batch", short: "b", group: "Batch", ...int(1, 2 ** 20), default: 4, help: "sequences" },
+  {
+    name: "batch",
+    short: "b",
+    also: ["batch-size"],
+    group: "Batch",
+    ...int(1, 2 ** 20),
+    default: 4,
+    help: "sequences",
+  },
   {
     name: "context",
     short: "t",
+    also: ["seq-len", "sequence-length", "block-size", "ctx"],
     group: "Batch",
     ...int(1, 2 ** 20),
     help: "tokens a sequence (64, or the model's longest context)",
@@ -57,6 +70,7 @@ export const SHAPE_OPTIONS: OptionSpec[] = [
   {
     name: "total-batch",
     short: "d",
+    also: ["tokens-per-step", "global-batch-size"],
     group: "Batch",
     ...int(1),
     help: "tokens a step, by gradient accumulation (batch × context)",

@@ -27,6 +27,7 @@ export const TRAIN: CommandSpec = {
     {
       name: "val",
       short: "j",
+      also: ["val-data", "validation"],
       group: "Data",
       kind: "text",
       value: "FILES",
@@ -45,6 +46,7 @@ export const TRAIN: CommandSpec = {
     {
       name: "steps",
       short: "x",
+      also: ["max-steps", "max-iters", "iterations"],
       group: "Optimizer",
       ...int(1),
       help: "optimizer steps (one epoch)",
@@ -52,6 +54,7 @@ export const TRAIN: CommandSpec = {
     {
       name: "schedule",
       short: "k",
+      also: ["lr-scheduler"],
       group: "Optimizer",
       kind: "text",
       value: "NAME",
@@ -62,6 +65,7 @@ export const TRAIN: CommandSpec = {
     {
       name: "lr",
       short: "l",
+      also: ["learning-rate"],
       group: "Optimizer",
       ...float(0),
       default: 3e-4,
@@ -78,6 +82,7 @@ export const TRAIN: CommandSpec = {
     {
       name: "final-lr-frac",
       short: "q",
+      also: ["min-lr"],
       group: "Optimizer",
       ...float(0, 1),
       default: 1,
@@ -117,6 +122,7 @@ export const TRAIN: CommandSpec = {
     },
     {
       name: "grad-clip",
+      also: ["max-grad-norm"],
       group: "Optimizer",
       ...float(0),
       default: 1,
