@@ -2,34 +2,39 @@
 
 import type { CommandSpec, OptionSpec } from "./options.ts"
 
+const WIDTH = 100 // columns of a line
+const GAP = 2 // columns between a name and what it means
+
 /** The help text of a command. */
 export function helpText(command: CommandSpec): string {
   const { name, summary, positional, options, examples = [] } = command
-  const argument = positional
-    ? positional.required
-      ? positional.name
-      : `[${positional.name}]`
-    : ""
+  const argument = positional?.required ? positional.name : positional && `[${positional.name}]`
   const lines = [`llm ${[name, argument, "[options]"].filter(Boolean).join(" ")}`, "", summary]
-  if (positional) lines.push("", `  ${positional.name.padEnd(LEFT)}${positional.help}`)
+  // llm.c's short forms stand before the long names, which begin in one column.
+  const shorts = Math.max(0, ...options.map(({ short }) => (short ? short.length + 3 : 0)))
+  const names = new Map(options.map((option) => [option, nameOf(option, shorts)]))
+  const all = [positional?.name ?? "", ...names.values()]
+  const left = 2 + Math.max(...all.map(({ length }) => length)) + GAP
+  if (positional) lines.push("", ...row(positional.name, positional.help, left))
   for (const group of new Set(options.map((option) => option.group))) {
     lines.push("", `${group}:`)
     for (const option of options.filter((candidate) => candidate.group === group)) {
-      lines.push(...optionLines(option))
+      const fallback = "default" in option ? ` (${option.default})` : ""
+      lines.push(...row(names.get(option)!, `${option.help}${fallback}`, left))
     }
   }
   if (examples.length > 0) lines.push("", "Examples:", ...examples.map((example) => `  ${example}`))
   return `${lines.join("\n")}\n`
 }
 
-const LEFT = 28 // columns of names
-
-function optionLines(option: OptionSpec): string[] {
+function nameOf(option: OptionSpec, shorts: number): string {
+  const short = option.short ? `-${option.short}, ` : ""
   const value = option.kind === "flag" ? "" : ` ${option.value}`
-  const short = option.short ? `, -${option.short}` : ""
-  const names = `  --${option.name}${short}${value}`
-  const fallback = "default" in option ? ` (${option.default})` : ""
-  const help = `${option.help}${fallback}`
-  if (names.length < LEFT + 2) return [`${names.padEnd(LEFT + 2)}${help}`]
-  return [names, `${" ".repeat(LEFT + 2)}${help}`]
+  return `${short.padStart(shorts)}--${option.name}${value}`
+}
+
+/** A name and what it means, which goes on under itself where a line ends. */
+function row(name: string, help: string, left: number): string[] {
+  const parts = help.match(new RegExp(`\\S.{0,${WIDTH - left - 1}}(?= |$)`, "g")) ?? []
+  return parts.map((part, i) => `  ${i === 0 ? name : ""}`.padEnd(left) + part)
 }

@@ -191,6 +191,8 @@ describe("a config file", () => {
     ['tokens = ""', "tokens is empty"],
     ["[shape]\nlayers = 3", "shape is no option of llm train (see llm train --help)"],
     ["stepz = 3", "stepz is no option of llm train (did you mean steps?)"],
+    ["learning_rate = 3", "learning_rate is no option of llm train (did you mean lr?)"],
+    ["token = 3", "token is no option of llm train (did you mean tokens?)"],
     ['config = "x"', "config is no option of llm train"],
   ])("%j is refused", (text, message) => {
     const path = config(text)
@@ -203,29 +205,58 @@ describe("a config file", () => {
 })
 
 describe("help", () => {
-  test.each(COMMANDS.map((spec) => [spec.name, spec] as const))(
-    "of %s lists every option once, with its short form, value and default, in 100 columns",
-    (_, spec) => {
-      const lines = helpText(spec).split("\n")
-      for (const option of spec.options) {
-        const short = option.short ? `, -${option.short}` : ""
-        const value = option.kind === "flag" ? "" : ` ${option.value}`
-        const head = `  --${option.name}${short}${value}`
-        const at = lines.findIndex((line) => line === head || line.startsWith(`${head} `))
-        expect(at).toBeGreaterThan(0)
-        const text = lines[at] === head ? lines[at + 1]! : lines[at]!
-    ["learning_rate = 3", "learning_rate is no option of llm train (did you mean lr?)"],
-    ["token = 3", "token is no option of llm train (did you mean tokens?)"],
-        expect(text).toContain(option.help)
-        if ("default" in option) expect(text).toEndWith(` (${option.default})`)
-        const own = lines.filter((line) => line.match(/^ {2}--(\S+?)(,| |$)/)?.[1] === option.name)
-        expect(own).toHaveLength(1)
+  /** The rows of a help text: an option's name as it stands there, and all that is said of it. */
+  function rows(text: string) {
+    const found: { group: string; name: string; help: string; column: number }[] = []
+    let group = ""
+    for (const line of text.split("\n")) {
+      if (line.startsWith("Examples:")) break
+      const heading = /^(\w[\w ]*):$/.exec(line)
+      const row = /^ {2}((?: *-[a-z]+, | *)--\S+(?: \S+)?) {2,}(\S.*)$/.exec(line)
+      const more = /^( {10,})(\S.*)$/.exec(line)
+      if (heading) group = heading[1]!
+      else if (row) {
+        found.push({ group, name: row[1]!, help: row[2]!, column: line.length - row[2]!.length })
+      } else if (more && found.length > 0) {
+        expect(more[1]).toHaveLength(found[0]!.column) // it goes on under itself
+        found.at(-1)!.help += ` ${more[2]}`
       }
-      for (const line of lines) expect(line.length).toBeLessThanOrEqual(100)
-      expect(lines[0]).toStartWith(`llm ${spec.name}`)
-      if (spec.positional) expect(lines[0]).toContain(spec.positional.name)
+    }
+    return found
+  }
+
+  test.each(COMMANDS.map((spec) => [spec.name, spec] as const))(
+    "of %s lists every option once under its heading, with short form, value and default",
+    (_, spec) => {
+      const text = helpText(spec)
+      const found = rows(text)
+      const groups = [...new Set(spec.options.map(({ group }) => group))]
+      const sorted = groups.flatMap((group) => spec.options.filter((o) => o.group === group))
+      expect(found.map(({ group, name, help }) => ({ group, name: name.trim(), help }))).toEqual(
+        sorted.map((option) => ({
+          group: option.group,
+          name: `${option.short ? `-${option.short}, ` : ""}--${option.name}${option.kind === "flag" ? "" : ` ${option.value}`}`,
+          help: `${option.help}${"default" in option ? ` (${option.default})` : ""}`,
+        })),
+      )
+      // Long names begin in one column, and so does what they mean.
+      expect(new Set(found.map(({ name }) => name.indexOf("--"))).size).toBe(1)
+      expect(new Set(found.map(({ column }) => column)).size).toBe(1)
+      for (const line of text.split("\n")) {
+        expect(line.length).toBeLessThanOrEqual(100)
+        expect(line).toBe(line.trimEnd())
+      }
+      expect(text).toStartWith(`llm ${spec.name}`)
+      if (spec.positional) expect(text.split("\n")[0]).toContain(spec.positional.name)
     },
   )
+
+  test("of train has its headings in the order in which a run is planned", () => {
+    const headings = [...helpText(train.spec).matchAll(/^(\w.*):$/gm)].map(([, heading]) => heading)
+    const order = ["Data", "Model", "Batch", "Optimizer", "Validation and samples", "Run"]
+    expect(headings.filter((heading) => order.includes(heading!))).toEqual(order)
+    expect(headings.slice(-3)).toEqual(["Precision and memory", "Machine", "Examples"])
+  })
 
   test.each(COMMANDS.map((spec) => [spec.name, spec] as const))(
     "the examples of %s are understood",
@@ -305,9 +336,9 @@ describe("suggestions", () => {
   test("the nearest wins, and what is too far away is not guessed", () => {
     expect(nearest("sampel", ["train", "sample"])).toBe("sample")
     expect(nearest("x", ["train", "sample"])).toBeUndefined()
-    expect(nearest("cosin", ["linear", "cosine", "constant"])).toBe("cosine")
-  })
-})
     expect(nearest("--checkpoint", ["--out", "--checkpoint-every"])).toBe("--checkpoint-every")
     expect(nearest("--warmup-steps", ["--steps", "--warmup"])).toBe("--warmup")
     expect(nearest("--val-batch", ["--val", "--val-batches"])).toBe("--val-batches")
+    expect(nearest("cosin", ["linear", "cosine", "constant"])).toBe("cosine")
+  })
+})

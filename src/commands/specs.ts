@@ -79,14 +79,14 @@ export const SHAPE_OPTIONS: OptionSpec[] = [
 
 export const CLASSIFIER_OPTION: OptionSpec = {
   name: "classifier-rows",
-  group: "Machine",
+  group: "Precision and memory",
   ...int(0),
   help: "rows of logits at once, 384·N; 0: all (as many as memory allows)",
 }
 
 export const PRECISION_OPTION: OptionSpec = {
   name: "precision",
-  group: "Machine",
+  group: "Precision and memory",
   kind: "text",
   value: "NAME",
   choices: ["fp32", "bf16"],
