@@ -63,32 +63,6 @@ describe("a command line", () => {
     expect(parse("--batch", "4").isGiven("batch")).toBe(true)
   })
 
-  test("llm.c's published scripts are understood", () => {
-    const script =
-      "-i data/train_*.bin -j data/val_*.bin -o log124M -v 250 -s 20000 -g 144 -b 64 -t 1024 " +
-      "-d 524288 -l 0.0006 -q 0.0 -u 700 -x 18865 -c 0.1 -e d12 -a 0 -k cosine -m 10"
-    expect(parse(...script.split(" ")).resolved()).toMatchObject({
-      tokens: "data/train_*.bin",
-      val: "data/val_*.bin",
-      out: "log124M",
-      "val-every": 250,
-      "sample-every": 20000,
-      "sample-tokens": 144,
-      batch: 64,
-      context: 1024,
-      "total-batch": 524288,
-      lr: 0.0006,
-      "final-lr-frac": 0,
-      warmup: 700,
-      steps: 18865,
-      "weight-decay": 0.1,
-      init: "d12",
-      "overfit-batch": false,
-      schedule: "cosine",
-      "val-batches": 10,
-    })
-  })
-
   test("a short flag may be followed by 0 or 1, a long one not", () => {
     expect(parse("-a").flag("overfit-batch")).toBe(true)
     expect(parse("-a", "1").flag("overfit-batch")).toBe(true)

@@ -243,6 +243,14 @@ export const TRAIN: CommandSpec = {
     },
     CLASSIFIER_OPTION,
     ...DEVICE_OPTIONS,
+    {
+      name: "zero",
+      short: "z",
+      group: "Machine",
+      ...int(0, 3),
+      default: 0,
+      help: "divided over ranks: 1 AdamW's state, 2 gradients too, 3 parameters too; on one rank there is nothing to divide, and every value means the same run",
+    },
   ],
   examples: [
     "llm train --out runs/plays",
