@@ -4,6 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import fc from "fast-check"
 import { command as data } from "../src/commands/data.ts"
 import { command as emit } from "../src/commands/emit.ts"
 import { command as info } from "../src/commands/info.ts"
@@ -144,11 +145,59 @@ describe("a config file", () => {
     expect(refusal("--config", path, "--batch", "1")).toBe(message)
   })
 
-  test("the run.toml of a run is the config file of the same run", () => {
-    const given = parse('a "b" \\ é.bin', "--lr", "1e-7", "--shuffle", "--steps", "7", "-a", "0")
-    RunFolder.create(join(folder, "run"), given.resolved(), 0, () => {})
-    const again = parse("--config", join(folder, "run", "run.toml"))
-    expect(again.resolved()).toEqual(given.resolved())
+  const odd = fc.constantFrom('"', "\\", "#", "\n", "\x7f", "\x9f", "\u2028", "é")
+  const character = fc.oneof(odd, fc.string({ unit: "binary", minLength: 1, maxLength: 1 }))
+  const text = fc.string({ unit: character, minLength: 1 })
+
+  // Any value that a row of the table allows, as it would be typed.
+  const typed = (option: OptionSpec): fc.Arbitrary<string> => {
+    if (option.kind === "flag") return fc.constantFrom("0", "1")
+    if (option.kind === "text") return option.choices ? fc.constantFrom(...option.choices) : text
+    const { min, max = Number.MAX_VALUE } = option
+    const numbers =
+      option.kind === "int"
+        ? fc.integer({ min, max })
+        : fc.double({
+            min,
+            max,
+            minExcluded: option.open === "min",
+            maxExcluded: option.open === "max",
+            noNaN: true,
+          })
+    return numbers.map(String)
+  }
+
+  test("that a run wrote with every option given means the same run", () => {
+    const { positional, options } = train.spec
+    const names = [positional!.name.toLowerCase()]
+    const values: fc.Arbitrary<string>[] = [text]
+    for (const option of options) {
+      if (option.name === "config") continue
+      names.push(option.name)
+      values.push(typed(option))
+    }
+    fc.assert(
+      fc.property(fc.tuple(...values), (all) => {
+        const args = all.flatMap((value, i) => {
+          if (i === 0) return [`-i=${value}`]
+          const option = options.find(({ name }) => name === names[i])!
+          if (option.kind !== "flag") return [`--${option.name}=${value}`]
+          // Only the short form of a flag can say no.
+          if (value === "1") return [`--${option.name}`]
+          return option.short ? [`-${option.short}`, "0"] : []
+        })
+        const given = parse(...args)
+        const path = join(folder, "run")
+        rmSync(path, { recursive: true, force: true })
+        RunFolder.create(path, given.resolved(), 0, () => {})
+        const again = parse("--config", join(path, "run.toml"))
+        expect(again.resolved()).toEqual(given.resolved())
+        for (const name of Object.keys(given.resolved())) {
+          expect([name, again.isGiven(name)]).toEqual([name, true])
+        }
+      }),
+      { numRuns: 100 },
+    )
   })
 
   test.each([

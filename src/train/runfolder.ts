@@ -213,7 +213,11 @@ function cutLog(path: string, pattern: RegExp, step: number): void {
   if (end < text.length) truncateSync(path, end)
 }
 
-/** JSON's strings and numbers are TOML's, for what options can hold. */
+/** JSON's strings and numbers are TOML's, but for two: DEL, and whole numbers that an f64 does not
+ * count one by one. */
 function tomlValue(value: Value): string {
-  return JSON.stringify(value)
+  const isFar = Number.isInteger(value) && !Number.isSafeInteger(value)
+  return isFar
+    ? (value as number).toExponential()
+    : JSON.stringify(value).replaceAll("\x7f", "\\u007f")
 }
