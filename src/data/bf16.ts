@@ -21,3 +21,9 @@ export function roundToBf16(x: number): number {
 export function roundAll(out: Uint16Array, numbers: Float32Array): void {
   for (let i = 0; i < out.length; i++) out[i] = roundToBf16(numbers[i]!)
 }
+
+/** Makes f32 of as many numbers as `out` has room for. */
+export function widenAll(out: Float32Array, halves: Uint16Array): void {
+  const words = new Uint32Array(out.buffer, out.byteOffset, out.length)
+  for (let i = 0; i < words.length; i++) words[i] = halves[i]! << 16
+}

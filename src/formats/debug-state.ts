@@ -2,6 +2,7 @@
 
 import { thousands } from "../data/files.ts"
 import type { Config } from "../model/config.ts"
+import { checkFinite } from "./finite.ts"
 import { BinaryFile, bytesOf, HEADER_BYTES, type Kind } from "./header.ts"
 import { countParameters } from "./model.ts"
 
@@ -46,12 +47,19 @@ export function readDebugState(path: string, config: Config): DebugState {
     }
     const x = take(new Int32Array(B * T))
     const y = take(new Int32Array(B * T))
-    const outside = [...x, ...y].find((token) => token < 0 || token >= V)
+    const isOutside = (token: number) => token < 0 || token >= V
+    const outside = x.find(isOutside) ?? y.find(isOutside)
     if (outside !== undefined) {
       throw file.wrong(`token ${outside}, but the vocabulary has ${thousands(V)}`, KIND.hint)
     }
-    const logits = take(new Float32Array(B * T * V))
-    const [loss = Number.NaN] = take(new Float32Array(1))
-    return { B, T, x, y, logits, loss, gradients: take(new Float32Array(parameters)) }
+    // Nothing that is compared with NaN could pass.
+    const numbers = (name: string, length: number) => {
+      const array = take(new Float32Array(length))
+      checkFinite(file, name, array, 0, KIND.hint)
+      return array
+    }
+    const logits = numbers("logits", B * T * V)
+    const [loss = Number.NaN] = numbers("loss", 1)
+    return { B, T, x, y, logits, loss, gradients: numbers("gradients", parameters) }
   })
 }

@@ -1,11 +1,12 @@
 // llm.c's GPT-2 model files: a header with the configuration, then every tensor in the order of the
 // parameter table. They are read and written in fp32 and in bf16, which is the upper half of fp32.
 
-import { roundAll } from "../data/bf16.ts"
+import { roundAll, widenAll } from "../data/bf16.ts"
 import { thousands, writeWhole } from "../data/files.ts"
 import { assert } from "../errors.ts"
 import { type Config, parameterCount } from "../model/config.ts"
 import type { Precision } from "../native/contract.ts"
+import { checkFinite } from "./finite.ts"
 import { BinaryFile, bytesOf, HEADER_BYTES, headerBytes, type Kind } from "./header.ts"
 
 const MAGIC = 20240326
@@ -16,7 +17,8 @@ const KIND: Kind = {
   versions: { [FP32]: "fp32", [BF16]: "bf16" },
   hint: "give a GPT-2 model file that llm or llm.c wrote",
 }
-const PIECE = 2 ** 20 // numbers converted or written at once
+const PIECE = 2 ** 18 // numbers read or written at once: what is read is still cached when checked
+const NOT_FINITE = "give a model that was written before its run went wrong"
 
 export type ModelHeader = {
   config: Config
@@ -42,40 +44,44 @@ export function readModelHeader(path: string): ModelHeader {
   return BinaryFile.with(path, KIND, checkHeader)
 }
 
-/** Fills the tensors, which must be all of the model's in the file's order, from a model file. */
+/** Fills the tensors, which must be all of the model's in the file's order, from a model file. Refuses
+ * numbers that are not finite, or would not be in bf16. A tensor may come in parts of one name. */
 export function loadModel(path: string, tensors: NamedTensor[]): ModelHeader {
   return BinaryFile.with(path, KIND, (file) => {
     const header = checkHeader(file)
     checkTensors(header.config, tensors)
+    const room = Math.min(PIECE, Math.max(...tensors.map(({ data }) => data.length)))
+    const piece = header.dtype === "bf16" ? new Uint16Array(room) : new Float32Array(room)
     let position = HEADER_BYTES
-    for (const { data } of tensors) {
-      const isBf16 = data instanceof Uint16Array
-      if (isBf16 === (header.dtype === "bf16")) file.read(bytesOf(data), position)
-      else if (isBf16) readRounded(file, data, position)
-      else readWidened(file, data, position)
-      position += data.length * BYTES[header.dtype]
+    let tensor: string | undefined
+    let place = 0 // in the tensor
+    for (const { name, data } of tensors) {
+      if (name !== tensor) place = 0
+      tensor = name
+      for (let start = 0; start < data.length; start += PIECE) {
+        const into = data.subarray(start, start + PIECE)
+        readNumbers(file, into, piece.subarray(0, into.length), position)
+        checkFinite(file, name, into, place, NOT_FINITE)
+        position += into.length * BYTES[header.dtype]
+        place += into.length
+      }
     }
     return header
   })
 }
 
-function readWidened(file: BinaryFile, data: Float32Array, position: number): void {
-  const bits = new Uint32Array(data.buffer, data.byteOffset, data.length)
-  const piece = new Uint16Array(Math.min(PIECE, data.length))
-  for (let start = 0; start < bits.length; start += PIECE) {
-    const length = Math.min(PIECE, bits.length - start)
-    file.read(bytesOf(piece.subarray(0, length)), position + 2 * start)
-    for (let i = 0; i < length; i++) bits[start + i] = piece[i]! << 16
-  }
-}
-
-function readRounded(file: BinaryFile, data: Uint16Array, position: number): void {
-  const piece = new Float32Array(Math.min(PIECE, data.length))
-  for (let start = 0; start < data.length; start += PIECE) {
-    const length = Math.min(PIECE, data.length - start)
-    file.read(bytesOf(piece.subarray(0, length)), position + 4 * start)
-    roundAll(data.subarray(start, start + length), piece)
-  }
+/** Reads numbers of the piece's type, by way of it when it is not theirs. */
+function readNumbers(
+  file: BinaryFile,
+  into: Float32Array | Uint16Array,
+  piece: Float32Array | Uint16Array,
+  position: number,
+): void {
+  const isSame = into.BYTES_PER_ELEMENT === piece.BYTES_PER_ELEMENT
+  file.read(bytesOf(isSame ? into : piece), position)
+  if (isSame) return
+  if (into instanceof Uint16Array) roundAll(into, piece as Float32Array)
+  else widenAll(into, piece as Uint16Array)
 }
 
 /** What a model file begins with. */

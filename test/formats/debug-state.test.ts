@@ -6,7 +6,7 @@ import { readDebugState } from "../../src/formats/debug-state.ts"
 import { bytesOf, headerBytes } from "../../src/formats/header.ts"
 import { countParameters } from "../../src/formats/model.ts"
 import type { Config } from "../../src/model/config.ts"
-import { refuses } from "./broken.ts"
+import { messageOf, refuses } from "./broken.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "debug-state-"))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -36,6 +36,24 @@ describe("a debug state", () => {
       gradients: numbers.slice(31),
     })
   })
+})
+
+test.each([
+  ["logits", 0, 0],
+  ["logits", 29, 29],
+  ["loss", 30, 0],
+  ["gradients", 31, 0],
+  ["gradients", 30 + SIZE, SIZE - 1],
+])("%s that are not finite are refused by their place", (name, place, number) => {
+  const path = join(folder, "state.bin")
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    const numbers = ramp(B * T * 5 + 1 + SIZE)
+    numbers[place] = value
+    writeFileSync(path, Buffer.concat([header(B, T), bytesOf(x), bytesOf(y), bytesOf(numbers)]))
+    expect(messageOf(() => readDebugState(path, CONFIG))).toStartWith(
+      `${path}: ${name}: number ${number} is ${value} (`,
+    )
+  }
 })
 
 describe("a broken debug state is refused in one line", () => {

@@ -27,6 +27,12 @@ const SIZE = countParameters(TINY)
 /** One tensor with room for a whole model. */
 const room = (length = SIZE) => [{ name: "all", data: new Float32Array(length).fill(Number.NaN) }]
 
+/** A shape whose parameters are so many, nearly all of one tensor. */
+const oneTensor = (length: number) => {
+  return { maxT: 1, V: 1, Vp: length - 1 - 2 - 25, L: 1, NH: 1, C: 1 }
+}
+const isFiniteBf16 = (half: number) => (half & 0x7f80) !== 0x7f80
+
 function file(name: string, header: number[], body: Uint8Array): string {
   writeFileSync(at(name), headerBytes(...header))
   writeFileSync(at(name), body, { flag: "a" })
@@ -64,15 +70,17 @@ describe("model files", () => {
     expect(Buffer.compare(readFileSync(at("layout.bin")), readFileSync(expected))).toBe(0)
   })
 
-  test("every bf16 number becomes the fp32 number with the same upper half", () => {
-    const config = { maxT: 1, V: 1, Vp: 65536 - 1 - 2 - 25, L: 1, NH: 1, C: 1 }
-    const all = Uint16Array.from({ length: 65536 }, (_, i) => i)
+  test("every finite bf16 number becomes the fp32 number with the same upper half", () => {
+    const all = Uint16Array.from({ length: 65536 }, (_, i) => i).filter(isFiniteBf16)
+    const { length } = all
+    expect(length).toBe(65536 - 2 * 128) // the exponent of all ones, with either sign
+    const config = oneTensor(length)
     const path = file("bf16.bin", words(5, config), bytesOf(all))
-    expect(readModelHeader(path)).toEqual({ config, dtype: "bf16", parameters: 65536 })
-    const [tensor] = room(65536)
+    expect(readModelHeader(path)).toEqual({ config, dtype: "bf16", parameters: length })
+    const [tensor] = room(length)
     loadModel(path, [tensor!])
     const bits = new Uint32Array(tensor!.data.buffer)
-    expect(bits.every((word, i) => word === i * 65536)).toBe(true)
+    expect(bits.every((word, i) => word === all[i]! * 65536)).toBe(true)
   })
 
   test("a model in bf16 is written in bf16, and read back into either type", () => {
@@ -87,7 +95,7 @@ describe("model files", () => {
   })
 
   test("fp32 numbers are rounded to nearest where bf16 is asked for", () => {
-    const numbers = [1 + 2 ** -8, 1 + 3 * 2 ** -8, -(1 + 2 ** -8), 0.1, 3.4e38, 1 / 0, Number.NaN]
+    const numbers = [1 + 2 ** -8, 1 + 3 * 2 ** -8, -(1 + 2 ** -8), 0.1, 3.38e38, 1e-45, -0]
     const all = Float32Array.from({ length: SIZE }, (_, i) => numbers[i % numbers.length]!)
     writeModel(at("fp32.bin"), TINY, [{ name: "all", data: all }])
     const half = new Uint16Array(SIZE)
@@ -96,17 +104,16 @@ describe("model files", () => {
   })
 
   test("a bf16 tensor longer than one piece is read whole", () => {
-    const length = 2 ** 21 + 3
-    const config = { maxT: 1, V: 1, Vp: length - 1 - 2 - 25, L: 1, NH: 1, C: 1 }
-    const numbers = Uint16Array.from({ length }, (_, i) => i % 65521)
-    const path = file("pieces.bin", words(5, config), bytesOf(numbers))
+    const length = 2 ** 19 + 3
+    const numbers = Uint16Array.from({ length }, (_, i) => i % 0x7f80)
+    const path = file("pieces.bin", words(5, oneTensor(length)), bytesOf(numbers))
     const [tensor] = room(length)
     loadModel(path, [tensor!])
     const bits = new Uint32Array(tensor!.data.buffer)
     expect(bits.every((word, i) => word >>> 16 === numbers[i] && (word & 0xffff) === 0)).toBe(true)
   })
 
-  test("any configuration and any numbers, NaNs with their payload included, come back", () => {
+  test("any configuration and any finite numbers come back", () => {
     const sizes = fc.record({
       maxT: fc.integer({ min: 1, max: 9 }),
       V: fc.integer({ min: 1, max: 9 }),
@@ -126,7 +133,9 @@ describe("model files", () => {
           C: s.NH * s.HS,
         }
         const length = countParameters(config)
-        const bits = Uint32Array.from({ length }, (_, i) => Math.imul(seed + i, 0x9e3779b1))
+        // Clearing one bit of the exponent leaves no number that is not finite.
+        const hash = (i: number) => Math.imul(seed + i, 0x9e3779b1) & ~0x00800000
+        const bits = Uint32Array.from({ length }, (_, i) => hash(i))
         const data = new Float32Array(bits.buffer)
         const middle = Math.floor(cut * length)
         const parts = (of: Float32Array) => [
@@ -163,6 +172,63 @@ describe("model files", () => {
     const read = room()
     loadModel(at("replaced.bin"), read)
     expect(read[0]!.data).toEqual(new Float32Array(SIZE).fill(2))
+  })
+})
+
+describe("numbers that are not finite are refused by tensor and place", () => {
+  const NAN = [0x7fc00000, 0xffc00000, 0x7f800001, 0xff800001, 0x7fffffff, 0xffffffff]
+  const INFINITY = [0x7f800000, 0xff800000]
+  const WAY_OUT = "(give a model that was written before its run went wrong)"
+
+  // Three tensors: the second in two parts of one name, the second of them longer than one piece.
+  const parts = [5, 7, 2 ** 18 + 11, 3]
+  const names = ["wte", "fcw", "fcw", "lnfb"]
+  const starts = [0, 0, 7, 0]
+  const length = parts.reduce((sum, n) => sum + n)
+  const room = (Numbers: typeof Float32Array | typeof Uint16Array) =>
+    parts.map((count, i) => ({ name: names[i]!, data: new Numbers(count) }))
+
+  test.each([
+    [0, 0],
+    [0, 4],
+    [1, 0],
+    [1, 6],
+    [2, 0],
+    [2, 2 ** 18 - 1],
+    [2, 2 ** 18],
+    [2, 2 ** 18 + 10],
+    [3, 2],
+  ])("part %i, number %i", (part, number) => {
+    const place = parts.slice(0, part).reduce((sum, n) => sum + n, 0) + number
+    for (const [i, bits] of [...NAN, ...INFINITY].entries()) {
+      const all = new Uint32Array(length).fill(0xff7fffff) // the largest, negative
+      all[place] = bits
+      const halves = Uint16Array.from(all, (word) => word >>> 16)
+      halves[place]! |= (bits & 0xffff) === 0 ? 0 : 1 // a NaN that stays one
+      const wide = file("wide.bin", words(3, oneTensor(length)), new Uint8Array(all.buffer))
+      const narrow = file("narrow.bin", words(5, oneTensor(length)), bytesOf(halves))
+      const sign = bits >>> 31 ? "-" : ""
+      const value = i < NAN.length ? "NaN" : `${sign}Infinity`
+      for (const [path, Numbers] of [
+        [wide, Float32Array],
+        [narrow, Float32Array],
+        [narrow, Uint16Array],
+      ] as const) {
+        expect(messageOf(() => loadModel(path, room(Numbers)))).toBe(
+          `${path}: ${names[part]}: number ${starts[part]! + number} is ${value} ${WAY_OUT}`,
+        )
+      }
+    }
+  })
+
+  test("a number that is finite in fp32 but not in bf16 is refused where bf16 is asked for", () => {
+    const all = new Float32Array(length)
+    all[2] = 3.4e38
+    const path = file("large.bin", words(3, oneTensor(length)), bytesOf(all))
+    loadModel(path, room(Float32Array))
+    expect(messageOf(() => loadModel(path, room(Uint16Array)))).toBe(
+      `${path}: wte: number 2 is Infinity ${WAY_OUT}`,
+    )
   })
 })
 
