@@ -2,7 +2,7 @@
 
 import { constants } from "node:os"
 import { reason } from "./data/files.ts"
-import { UserError } from "./errors.ts"
+import { oneLine, UserError } from "./errors.ts"
 import type { CommandSpec, Options } from "./options.ts"
 
 export interface Command {
@@ -65,14 +65,12 @@ export async function main([name, ...args]: string[]): Promise<number> {
   }
 }
 
-/** One line for what the user or the system did; undefined for a bug of ours. Control characters,
- * which a path or value may hold, are spelled out: they would break the line or the terminal. */
+/** One line for what the user or the system did; undefined for a bug of ours. */
 function explain(error: unknown): string | undefined {
+  if (error instanceof UserError) return error.message
   const { path, syscall } = error as NodeJS.ErrnoException
-  const isSystem = error instanceof Error && syscall !== undefined
-  if (!(error instanceof UserError) && !isSystem) return undefined
-  const text = isSystem ? `${path ?? "output"}: cannot ${syscall}: ${reason(error)}` : error.message
-  return text.replace(/\p{Cc}/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`)
+  if (!(error instanceof Error) || syscall === undefined) return undefined
+  return oneLine(`${path ?? "output"}: cannot ${syscall}: ${reason(error)}`)
 }
 
 /** Ends the program when nobody reads its output any more, as SIGPIPE would, or when the output

@@ -9,8 +9,11 @@ export function nearest(text: string, candidates: readonly string[]): string | u
   const limit = Math.min(Math.max(2, text.length / 3), letters - 1)
   const near = candidates.flatMap((candidate) => {
     const isPart = candidate.startsWith(`${text}-`) || text.startsWith(`${candidate}-`)
-    const distance = isPart ? PART : edits(text, candidate)
-    return isPart || distance <= limit ? [{ candidate, distance }] : []
+    if (isPart) return [{ candidate, distance: PART }]
+    // So many letters are too many or too few; a long text need not be looked at.
+    if (Math.abs(text.length - candidate.length) > limit) return []
+    const distance = edits(text, candidate)
+    return distance <= limit ? [{ candidate, distance }] : []
   })
   return near.sort((a, b) => a.distance - b.distance)[0]?.candidate
 }

@@ -256,14 +256,15 @@ function readConfig(
   path: string,
   given: Map<string, Value>,
 ): void {
-  let text: string
+  let bytes: Uint8Array
   try {
-    text = readFileSync(path, "utf8")
+    bytes = readFileSync(path)
   } catch (error) {
     throw new UserError(`${option}${path}: cannot read: ${reason(error)} (give a TOML file)`)
   }
   let table: Record<string, unknown>
   try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes)
     table = Bun.TOML.parse(text) as Record<string, unknown>
   } catch (error) {
     const what = (error as Error).message.replace(/^TOML Parse error: /, "")

@@ -222,6 +222,16 @@ describe("a config file", () => {
     expect(refusal("--config", path)).toStartWith(`${path}: ${message}`)
   })
 
+  test("what is not UTF-8 is refused, not read as another path", () => {
+    const path = config("")
+    writeFileSync(path, Buffer.from('out = "runs/\xe9"\n', "latin1"))
+    expect(refusal("--config", path)).toMatch(/run\.toml: not TOML: [^\n]*utf-8[^\n]*\)$/)
+  })
+
+  test("a name that would break the line is spelled out", () => {
+    expect(refusal("--config", config('"a\\nb" = 1'))).toContain("run.toml: a\\u000ab is no option")
+  })
+
   test("what is not TOML is refused in one line", () => {
     expect(refusal("--config", config("steps = = 3\n"))).toMatch(/run\.toml: not TOML: [^\n]+\)$/)
   })
