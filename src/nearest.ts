@@ -2,8 +2,8 @@
 
 const PART = 3 // edits that a candidate is away which goes on where the text ends, or the other way
 
-/** The candidate within two edits of a text, or a third of its length, that shares a letter with it,
- * or one that is a part of it, as --grad is of --grad-clip; undefined if there is none. */
+/** The candidate within two edits of a text, or a third of its length, that shares a letter with
+ * it, or one that is a part of it, as --grad is of --grad-clip; undefined if there is none. */
 export function nearest(text: string, candidates: readonly string[]): string | undefined {
   const letters = text.replace(/^-+/, "").length
   const limit = Math.min(Math.max(2, text.length / 3), letters - 1)

@@ -44,8 +44,9 @@ export function readModelHeader(path: string): ModelHeader {
   return BinaryFile.with(path, KIND, checkHeader)
 }
 
-/** Fills the tensors, which must be all of the model's in the file's order, from a model file. Refuses
- * numbers that are not finite, or would not be in bf16. A tensor may come in parts of one name. */
+/** Fills the tensors, which must be all of the model's in the file's order, from a model file.
+ * Refuses numbers that are not finite, or would not be in bf16. A tensor may come in parts of one
+ * name. */
 export function loadModel(path: string, tensors: NamedTensor[]): ModelHeader {
   return BinaryFile.with(path, KIND, (file) => {
     const header = checkHeader(file)
