@@ -185,7 +185,7 @@ export const TRAIN: CommandSpec = {
       group: "Run",
       kind: "text",
       value: "FOLDER",
-      help: "folder for log, metrics and model; without it nothing is kept",
+      help: "folder for log, metrics and checkpoints; without it nothing is kept",
     },
     {
       name: "checkpoint-every",
@@ -242,6 +242,16 @@ export const TRAIN: CommandSpec = {
       help: "round bf16 weights at random, by --seed",
     },
     CLASSIFIER_OPTION,
+    {
+      name: "tf32",
+      short: "f",
+      group: "Machine",
+      kind: "text",
+      value: "auto|0|1",
+      choices: ["auto", "0", "1"],
+      default: "auto",
+      help: "products of f32 in TF32, which only a GPU has",
+    },
     ...DEVICE_OPTIONS,
     {
       name: "zero",

@@ -78,6 +78,9 @@ async function run(given: Options): Promise<number> {
   const precision = options.text("precision") as Precision
   const bf16 = bf16Update(options, precision)
   const device = options.text("device") as Device
+  if (options.text("tf32") === "1") {
+    throw new UserError("--tf32 1: only a GPU has TF32 (leave it out)")
+  }
   const kernels = await openDevice(device, options.number("threads"), precision)
   const threads = kernels.call("llm_threads", 0)
   const numbers = { precision, bf16, adamw: adamw(options) }

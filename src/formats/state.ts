@@ -2,14 +2,16 @@
 // the place in the data. What an exact resume needs beyond that stands in header words that llm.c
 // leaves at 0, and behind the last byte that it reads:
 //
-//   34–35 seed of the run (u64)      36–37 epoch      38–39 sequence of the shard      40–41 tokens of
-//   the training data      42–43 T      44, 45 losses and norms in the windows that follow, f64 each
+//   34–35 epoch (u64)      36–37 sequence of the shard      38–39 tokens of the training data
+//   40–41 T      42, 43 losses and norms in the windows that follow, f64 each
 //
-// In place of llm.c's generator stand the two numbers that ours is made from: the seed and the epoch.
+// In place of llm.c's generators stand the numbers that ours are made from: the seed, and for the order
+// of the data the epoch too.
 
 import type { LoaderPosition } from "../data/loader.ts"
 import { assert } from "../errors.ts"
 import type { Config } from "../model/config.ts"
+import { checkFinite } from "./finite.ts"
 import { BinaryFile, bytesOf, HEADER_BYTES, type Kind } from "./header.ts"
 import { countParameters } from "./model.ts"
 
@@ -45,7 +47,7 @@ export const sectionsOf = (hasMasters: boolean) =>
 
 const U64 = 2 ** 32
 
-const words = (value: number) => [value >>> 0, Math.floor(value / U64)] as const
+const words = (value: number) => [value >>> 0, Math.floor(value / U64)]
 
 /** What stands in the file before its f32 sections and after them. llm.c counts batches of B. */
 export function stateParts(
@@ -58,12 +60,10 @@ export function stateParts(
   header.set([MAGIC, VERSION, 1, 0, hasMasters ? 1 : 0, orders ? 1 : 0])
   header[10] = step
   const { epoch, shard, sequence } = position
-  const numbers = { 20: seed, 22: seed, 30: shard, 32: Math.floor(sequence / B), 34: seed }
-  for (const [at, value] of Object.entries(numbers)) header.set(words(value), Number(at))
-  for (const [i, value] of [epoch, sequence, dataTokens, T].entries()) {
-    header.set(words(value), 36 + 2 * i)
-  }
-  header.set([losses.length, norms.length], 44)
+  const sample = Math.floor(sequence / B)
+  header.set([...words(seed), ...words(seed)], 20)
+  header.set([shard, sample, epoch, sequence, dataTokens, T].flatMap(words), 30)
+  header.set([losses.length, norms.length], 42)
 
   const parts: Uint8Array[] = []
   if (orders) {
@@ -114,7 +114,7 @@ export function readState(
         "resume with the same --precision and --master-weights",
       )
     }
-    const [step, lossCount, normCount] = [header[10]!, header[44]!, header[45]!]
+    const [step, lossCount, normCount] = [header[10]!, header[42]!, header[43]!]
     const counts = { step, losses: lossCount, norms: normCount }
     for (const [name, value] of Object.entries(counts)) {
       const limit = name === "step" ? 2 ** 31 - 1 : WINDOW
@@ -122,11 +122,17 @@ export function readState(
         throw file.wrong(`its header says ${value} for ${name}, not 0 to ${limit}`, KIND.hint)
       }
     }
-    const seed = u64(34, "seed")
-    const position = { epoch: u64(36, "epoch"), shard: u64(30, "shard"), sequence: 0 }
-    position.sequence = u64(38, "sequence")
-    const dataTokens = u64(40, "token count")
-    const T = u64(42, "context")
+    const seed = u64(20, "seed")
+    const position = {
+      epoch: u64(34, "epoch"),
+      shard: u64(30, "shard"),
+      sequence: u64(36, "sequence"),
+    }
+    const [dataTokens, T] = [u64(38, "token count"), u64(40, "context")]
+    if (u64(22, "seed") !== seed) throw file.wrong("its header has two seeds", KIND.hint)
+    if (u64(32, "sample") > position.sequence) {
+      throw file.wrong("its header's sample is past its sequence", KIND.hint)
+    }
 
     let at = stateBytes(config, hasMasters, 0)
     const orders = shuffled === 1 ? readOrders(file, at, seed, position.epoch) : undefined
@@ -138,8 +144,7 @@ export function readState(
     for (const name of sectionsOf(hasMasters)) {
       for (const piece of sections[name]!) {
         file.read(bytesOf(piece), start)
-        const bad = piece.findIndex((x) => !Number.isFinite(x))
-        if (bad >= 0) throw file.wrong(`${name}: number ${bad} is ${piece[bad]}`, KIND.hint)
+        checkFinite(file, name, piece, 0, KIND.hint)
         start += piece.byteLength
       }
     }

@@ -246,7 +246,7 @@ const SCRIPTS: Record<string, Script> = {
       "sample-every": 200,
       "overfit-batch": true,
       steps: 10,
-      tf32: 0,
+      tf32: "0",
     },
     accumulation: 1,
   },

@@ -9,6 +9,7 @@ import { readTokenizer } from "../../src/formats/tokenizer.ts"
 import type { Config } from "../../src/model/config.ts"
 import { parseOptions, type Value } from "../../src/options.ts"
 import type { Layout } from "./mutate.ts"
+import { runStateReader } from "./run-state.ts"
 
 export interface Reader extends Layout {
   name: string
@@ -300,6 +301,8 @@ export const READERS: Reader[] = [
     read: readState,
     expected: stateOf,
   },
+  runStateReader(TINY, TINY_PARAMETERS, false),
+  runStateReader(TINY, TINY_PARAMETERS, true),
   {
     name: "tokenizer",
     headerBytes: 1024,
