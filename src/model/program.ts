@@ -2,7 +2,7 @@
 
 import type { Precision } from "../native/contract.ts"
 import { chunkEvaluation, chunkTraining } from "../program/chunk.ts"
-import { fuseClassifier, fusePairs } from "../program/fuse.ts"
+import { fuseClassifier, fusePairs, substitute } from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
 import * as ops from "../program/ops.ts"
@@ -52,16 +52,22 @@ export interface DecodeTensors {
   logits: Pinned<"f32">
 }
 
-export interface TrainingProgram extends ProgramSource, DecodeTensors {
+/** Tensors by which a caller talks to the `evaluate` phase. */
+export interface EvaluateTensors {
+  tokens: Pinned<"i32">
+  targets: Pinned<"i32">
+  /** Of each target (B,T), and their mean. */
+  losses: Pinned<"f32">
+  loss: Pinned<"f32">
+}
+
+export interface TrainingProgram extends ProgramSource, DecodeTensors, EvaluateTensors {
   parameters: Parameters
   /** The parameters in f32, where those are bf16 and masters are kept. */
   masters?: F32Parameters
   gradients: F32Parameters
   m: F32Parameters
   v: F32Parameters
-  tokens: Pinned<"i32">
-  targets: Pinned<"i32">
-  loss: Pinned<"f32">
   /** Sums of squares, one a parameter: their sum's root is the gradient's norm. */
   squares: Pinned<"f64">
 }
@@ -94,34 +100,22 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   const gradients = parameterTensors(config, "d", "gradient", "f32")
   const m = parameterTensors(config, "m_", "moment", "f32")
   const v = parameterTensors(config, "v_", "moment", "f32")
-  const tokens = pinned("tokens", [B, T], "i32")
-  const targets = pinned("targets", [B, T], "i32")
-  const loss = pinned("loss", [1], "f32")
+  const { phase: evaluate, tensors: batch } = evaluatePhase(config, parameters, options)
   const names = Object.keys(parameters)
   const squares = pinned("squares", [names.length], "f64")
   const { phase: decode, tensors } = decodePhase(config, parameters, precision, fuse)
 
-  const pass = () => {
-    const g = new Graph(precision)
-    const { losses } = lossOf(g, config, parameters, tokens, targets, 1 / (B * T * accumulation))
-    const mean: Call = { kernel: "mean_forward", args: [loss, losses, B * T] }
-    return { g, calls: [...g.forward(), mean] }
-  }
-  const { g, calls } = pass()
+  const g = new Graph(precision)
+  const { calls } = meanLoss(g, config, parameters, batch, 1 / (B * T * accumulation))
   let training: [Call[], Call[]] = [
     calls,
     g.backward(new Map(names.map((name) => [parameters[name]!, gradients[name]!]))),
   ]
-  let evaluation = pass().calls
   if (fuse) {
     const all = training.flat()
     training = fuseClassifier(fusePairs(training[0], all), fusePairs(training[1], all))
-    evaluation = fusePairs(evaluation)
   }
-  if (classifierRows !== undefined) {
-    training = chunkTraining(...training, classifierRows)
-    evaluation = chunkEvaluation(evaluation, classifierRows)
-  }
+  if (classifierRows !== undefined) training = chunkTraining(...training, classifierRows)
   const phases: Phase[] = [
     { name: "forward", calls: training[0] },
     { name: "backward", calls: training[1] },
@@ -130,26 +124,24 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
       name: "update",
       calls: updateCalls(config, options, { parameters, masters, gradients, m, v }),
     },
-    { name: "evaluate", calls: evaluation },
+    evaluate,
     decode,
   ]
   const stacks = [parameters, masters ?? {}, gradients, m, v].flatMap((s) => Object.values(s))
-  const always = [tokens, targets, loss, squares, ...Object.values(tensors), ...stacks]
+  const pins = [...Object.values(batch), squares, ...Object.values(tensors)]
   const title = `${describeConfig(config)}; B ${B}, T ${T}; ${precision}`
   return {
     title,
     precision,
     phases,
-    always,
+    always: [...pins, ...stacks],
     parameters,
     masters,
     gradients,
     m,
     v,
-    tokens,
-    targets,
-    loss,
     squares,
+    ...batch,
     ...tensors,
   }
 }
@@ -167,17 +159,57 @@ export function decodeProgram(config: Config, precision: Precision = "fp32"): De
   return { title, precision, phases: [phase], always, parameters, ...tensors }
 }
 
-function lossOf(
+export type EvaluationOptions = Pick<
+  TrainingOptions,
+  "B" | "T" | "precision" | "classifierRows" | "fuse"
+>
+
+export interface EvaluationProgram extends ProgramSource, EvaluateTensors {
+  parameters: Parameters
+}
+
+/** One phase, evaluate(): the losses of a batch. */
+export function evaluationProgram(config: Config, options: EvaluationOptions): EvaluationProgram {
+  const { B, T, precision = "fp32" } = options
+  const parameters = weightTensors(config, precision)
+  const { phase, tensors } = evaluatePhase(config, parameters, options)
+  const always = [...Object.values(tensors), ...Object.values(parameters)]
+  const title = `${describeConfig(config)}; evaluates B ${B}, T ${T}; ${precision}`
+  return { title, precision, phases: [phase], always, parameters, ...tensors }
+}
+
+/** Calls for the losses of a batch and their mean. `scale` times their sum is what the backward pass
+ * differentiates. */
+function meanLoss(
   g: Graph,
   config: Config,
   parameters: Parameters,
-  tokens: Tensor,
-  targets: Tensor,
+  { tokens, targets, loss }: EvaluateTensors,
   scale: number,
 ) {
   const attend = (_l: number, name: string, qkv: Tensor) => ops.attention(g, name, [qkv], config.NH)
   const logits = forward(g, parameters, config, tokens, null, attend)
-  return { losses: g.run(ops.classifier(g, "losses", [logits, targets], config.V, scale)) }
+  const losses = g.run(ops.classifier(g, "losses", [logits, targets], config.V, scale))
+  const mean: Call = { kernel: "mean_forward", args: [loss, losses, elements(losses)] }
+  return { losses, calls: [...g.forward(), mean] }
+}
+
+function evaluatePhase(
+  config: Config,
+  parameters: Parameters,
+  { B, T, precision, classifierRows, fuse = true }: EvaluationOptions,
+) {
+  const tensors: EvaluateTensors = {
+    tokens: pinned("tokens", [B, T], "i32"),
+    targets: pinned("targets", [B, T], "i32"),
+    losses: pinned("target_losses", [B, T], "f32"),
+    loss: pinned("loss", [1], "f32"),
+  }
+  const { losses, calls } = meanLoss(new Graph(precision), config, parameters, tensors, 1)
+  const kept = calls.map((call) => substitute(call, losses, tensors.losses))
+  const fused = fuse ? fusePairs(kept) : kept
+  const chunked = classifierRows ? chunkEvaluation(fused, classifierRows) : fused
+  return { phase: { name: "evaluate", calls: chunked } satisfies Phase, tensors }
 }
 
 function decodePhase(config: Config, parameters: Parameters, precision: Precision, fuse: boolean) {
@@ -194,10 +226,7 @@ function decodePhase(config: Config, parameters: Parameters, precision: Precisio
   const made = forward(g, parameters, config, token, position, attend)
   const logits = pinned("next_logits", [1, 1, Vp], "f32")
   const result = precision === "bf16" ? made : logits // in f32 it is what the phase makes
-  const calls = g.forward().map((call) => ({
-    ...call,
-    args: call.args.map((arg) => (arg === made ? result : arg)),
-  }))
+  const calls = g.forward().map((call) => substitute(call, made, result))
   if (precision === "bf16") calls.push({ kernel: "bf16_widen", args: [logits, made, Vp] })
   const phase: Phase = { name: "decode", calls: fuse ? fusePairs(calls) : calls }
   return { phase, tensors: { token, position, logits } }

@@ -88,6 +88,7 @@ function withArgs(call: Call, changes: Record<number, Arg>): Call {
   return { ...call, args: call.args.map((arg, i) => (i in changes ? changes[i]! : arg)) }
 }
 
-function substitute(call: Call, from: Tensor, to: Tensor): Call {
+/** The call with another tensor in one's place. */
+export function substitute(call: Call, from: Tensor, to: Tensor): Call {
   return { ...call, args: call.args.map((arg) => (arg === from ? to : arg)) }
 }
