@@ -1,5 +1,6 @@
 // The options of llm train. Short forms are llm.c's.
 
+import { HELLASWAG_FILES } from "../eval/hellaswag.ts"
 import type { CommandSpec } from "../options.ts"
 import { SCHEDULES } from "../train/schedule.ts"
 import {
@@ -161,6 +162,20 @@ export const TRAIN: CommandSpec = {
       ...int(1),
       default: 20,
       help: "batches of a validation",
+    },
+    {
+      name: "hellaswag",
+      short: "h",
+      group: "Validation and samples",
+      kind: "flag",
+      help: "measure HellaSwag's accuracy at every validation",
+    },
+    {
+      name: "hellaswag-file",
+      group: "Validation and samples",
+      kind: "text",
+      value: "FILE",
+      help: `its questions (${HELLASWAG_FILES[0]}, or where llm.c has them)`,
     },
     {
       name: "sample-every",

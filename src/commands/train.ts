@@ -2,29 +2,21 @@
 
 import { thousands } from "../data/files.ts"
 import { UserError } from "../errors.ts"
+import { chooseHellaswag } from "../eval/hellaswag.ts"
 import { FileChanged } from "../formats/tokens.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { initialize } from "../model/initialize.ts"
-import {
-  type AdamW,
-  type Bf16Update,
-  describeConfig,
-  type TrainingProgram,
-  trainingProgram,
-} from "../model/program.ts"
+import { type AdamW, type Bf16Update, describeConfig, trainingProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
-import { usableMemory } from "../native/cpu.ts"
 import { type Device, openDevice } from "../native/device.ts"
 import { contract } from "../native/library.ts"
 import { measurePeak } from "../native/peak.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { Options } from "../options.ts"
 import { findBad } from "../program/check.ts"
-import { CHUNK_ALIGN } from "../program/chunk.ts"
 import { Program } from "../program/link.ts"
-import { planMemory } from "../program/plan.ts"
 import { modelName } from "../train/checkpoint.ts"
 import { Display, warn } from "../train/display.ts"
 import {
@@ -37,10 +29,10 @@ import {
 import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
 import {
-  chooseClassifierRows,
   chooseModel,
   chooseShape,
   type Data,
+  fitting,
   openData,
   type Shape,
 } from "../train/settings.ts"
@@ -67,7 +59,8 @@ async function run(given: Options): Promise<number> {
   const { B, T, accumulation, totalBatch } = shape
   const seed = options.number("seed")
   const loaderShape = { B, T, vocabulary: config.V, shuffle: options.flag("shuffle"), seed }
-  const data = await openData(options, loaderShape)
+  const hellaswag = chooseHellaswag(options, config, T)
+  const data = { ...(await openData(options, loaderShape)), hellaswag }
   const settings = trainOptions(options, shape, data)
   const { steps } = settings.schedule
   if (checkpoint && checkpoint.step >= steps) {
@@ -186,18 +179,6 @@ function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions 
     overfitBatch: options.flag("overfit-batch"),
     seed: options.number("seed"),
   }
-}
-
-/** The program whose classifier works on as many rows at once as --classifier-rows says, or as memory
- * has room for. */
-function fitting(options: Options, make: (classifierRows?: number) => TrainingProgram) {
-  const given = chooseClassifierRows(options)
-  const tensors = make(given)
-  const { phases, always } = tensors
-  const isLeft = options.optionalNumber("classifier-rows") === undefined
-  if (!isLeft || planMemory(phases, always).peak <= usableMemory())
-    return { tensors, classifierRows: given }
-  return { tensors: make(CHUNK_ALIGN), classifierRows: CHUNK_ALIGN }
 }
 
 /** How weights in bf16 are updated. Without masters they round at random: most steps are smaller than

@@ -143,6 +143,11 @@ export class RunFolder {
     this.append(METRICS, `${JSON.stringify({ step, valLoss })}\n`)
   }
 
+  hellaswag(step: number, accuracy: number): void {
+    this.append("main.log", `s:${step} eval:${accuracy.toFixed(4)}\n`)
+    this.append("metrics.jsonl", `${JSON.stringify({ step, hellaswag: accuracy })}\n`)
+  }
+
   file(name: string): string {
     return join(this.path, name)
   }

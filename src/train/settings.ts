@@ -2,9 +2,10 @@
 // options that contradict each other refused.
 
 import { existsSync } from "node:fs"
-import { builtinCorpus, natsOfFirst } from "../data/corpus.ts"
+import { builtinCorpus, type Corpus, natsOfFirst } from "../data/corpus.ts"
 import { Loader, type LoaderOptions } from "../data/loader.ts"
 import { UserError } from "../errors.ts"
+import type { Choices } from "../eval/choices.ts"
 import { readModelHeader } from "../formats/model.ts"
 import {
   type Config,
@@ -15,8 +16,11 @@ import {
   preset,
   SMALL,
 } from "../model/config.ts"
+import { usableMemory } from "../native/cpu.ts"
 import type { Options } from "../options.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
+import type { ProgramSource } from "../program/link.ts"
+import { planMemory } from "../program/plan.ts"
 import { modelFile } from "./checkpoint.ts"
 
 export interface ModelChoice {
@@ -70,15 +74,20 @@ export function chooseModel(options: Options): ModelChoice {
   return { config }
 }
 
-export interface Data {
+export interface Validation {
+  val: Loader
+  /** The entropy of the first `count` targets of the built-in corpus, in nats a token: no model's loss
+   * over them can be expected below it. */
+  valEntropy?: (count: number) => number
+}
+
+export interface Data extends Partial<Validation> {
   name: string
   train: Loader
-  val?: Loader
   /** Why there is no validation, when there is none. */
   noVal?: string
-  /** The entropy of the first `count` validation targets of the built-in corpus, in nats a token: no
-   * model's loss over them can be expected below it. */
-  valEntropy?: (count: number) => number
+  /** Questions to answer at every validation. */
+  hellaswag?: Choices
 }
 
 /** Opens the token files, or makes the built-in corpus. */
@@ -101,9 +110,7 @@ export async function openData(options: Options, shape: LoaderOptions): Promise<
     return {
       name: "the built-in corpus of plays",
       train: Loader.over("the built-in corpus", corpus.train, shape),
-      val: Loader.over("the built-in corpus's validation part", corpus.val, valShape),
-      // The first token is no target; it is certain and adds no nats.
-      valEntropy: (count) => natsOfFirst(corpus.valScenes, count + 1) / count,
+      ...builtinValidation(corpus, valShape),
     }
   }
   const train = Loader.open(tokens, shape)
@@ -118,6 +125,15 @@ export async function openData(options: Options, shape: LoaderOptions): Promise<
   return { name: tokens, train, val: Loader.open(guess, valShape) }
 }
 
+/** The built-in corpus's part for validation. */
+export function builtinValidation({ val, valScenes }: Corpus, shape: LoaderOptions): Validation {
+  return {
+    val: Loader.over("the built-in corpus's validation part", val, shape),
+    // The first token is no target; it is certain and adds no nats.
+    valEntropy: (count: number) => natsOfFirst(valScenes, count + 1) / count,
+  }
+}
+
 export interface Shape {
   B: number
   T: number
@@ -126,19 +142,8 @@ export interface Shape {
 }
 
 /** B, T and the micro-steps of an optimizer step. */
-export function chooseShape(options: Options, { maxT }: Config): Shape {
-  const B = options.number("batch")
-  const T = options.optionalNumber("context") ?? Math.min(DEFAULT_CONTEXT, maxT)
-  if (T > maxT) {
-    throw new UserError(
-      `--context ${T} is above the model's longest context of ${maxT} (try --context ${maxT}, or a model with a larger --context-max)`,
-    )
-  }
-  if (B * T > MAX_ROWS) {
-    throw new UserError(
-      `--batch ${B} × --context ${T} = ${B * T} tokens are above ${MAX_ROWS}, the most of one pass (lower one, and reach the same --total-batch by accumulation)`,
-    )
-  }
+export function chooseShape(options: Options, config: Config): Shape {
+  const { B, T } = chooseBatch(options, config, DEFAULT_CONTEXT)
   const totalBatch = options.optionalNumber("total-batch") ?? B * T
   if (totalBatch % (B * T) !== 0) {
     const below = Math.floor(totalBatch / (B * T)) * B * T
@@ -148,6 +153,23 @@ export function chooseShape(options: Options, { maxT }: Config): Shape {
     )
   }
   return { B, T, accumulation: totalBatch / (B * T), totalBatch }
+}
+
+/** B and T, by default `usual` or the model's longest context. */
+export function chooseBatch(options: Options, { maxT }: Config, usual: number) {
+  const B = options.number("batch")
+  const T = options.optionalNumber("context") ?? Math.min(usual, maxT)
+  if (T > maxT) {
+    throw new UserError(
+      `--context ${T} is above the model's longest context of ${maxT} (try --context ${maxT}, or a model with a larger --context-max)`,
+    )
+  }
+  if (B * T > MAX_ROWS) {
+    throw new UserError(
+      `--batch ${B} × --context ${T} = ${B * T} tokens are above ${MAX_ROWS}, the most of one pass (lower one; a training run reaches the same --total-batch by accumulation)`,
+    )
+  }
+  return { B, T }
 }
 
 /** Rows of logits that exist at once by --classifier-rows; undefined: all. */
@@ -161,4 +183,19 @@ export function chooseClassifierRows(options: Options): number | undefined {
     )
   }
   return rows
+}
+
+/** The program whose classifier works on as many rows at once as --classifier-rows says, or as memory
+ * has room for. */
+export function fitting<P extends ProgramSource>(
+  options: Options,
+  make: (classifierRows?: number) => P,
+) {
+  const given = chooseClassifierRows(options)
+  const tensors = make(given)
+  const { phases, always } = tensors
+  const isLeft = options.optionalNumber("classifier-rows") === undefined
+  if (!isLeft || planMemory(phases, always).peak <= usableMemory())
+    return { tensors, classifierRows: given }
+  return { tensors: make(CHUNK_ALIGN), classifierRows: CHUNK_ALIGN }
 }

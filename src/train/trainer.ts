@@ -3,6 +3,8 @@
 import type { LoaderPosition } from "../data/loader.ts"
 import { END_OF_TEXT } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
+import { describeScore, scoreChoices } from "../eval/choices.ts"
+import { validationLoss } from "../eval/loss.ts"
 import type { RunState } from "../formats/state.ts"
 import { type Config, trainingFlops } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
@@ -117,8 +119,9 @@ export class Trainer {
     for (; ; this.step++) {
       const { step } = this
       const isLast = step === steps
-      if (this.data.val && valEvery > 0 && (step % valEvery === 0 || isLast)) {
+      if (valEvery > 0 && (step % valEvery === 0 || isLast)) {
         outcome.valLoss = (await this.validate(step, stop)) ?? outcome.valLoss
+        await this.scoreHellaswag(step, stop)
       }
       if (sampleEvery > 0 && step > 0 && (step % sampleEvery === 0 || isLast)) {
         await this.sample(step, stop)
@@ -220,26 +223,32 @@ export class Trainer {
     throw new Diverged(`step ${step}: ${what}${bad ? `; first in ${bad}` : ""}`)
   }
 
-  /** Mean loss over the first batches of the validation tokens; undefined when it is stopped. */
+  /** Mean loss over the first batches of the validation tokens; undefined when it is stopped, or
+   * there are none. */
   private async validate(step: number, stop: Stop): Promise<number | undefined> {
-    const val = this.data.val!
+    const { program, tensors } = this
+    const { val } = this.data
+    if (!val) return undefined
     const batches = Math.min(this.options.valBatches, val.batchesPerEpoch)
-    const { tokens, targets, loss } = this.views
-    val.reset()
-    let sum = 0
-    for (let i = 0; i < batches; i++) {
-      if (await stop.heard()) return undefined
-      val.next(tokens, targets)
-      this.program.run("evaluate")
-      sum += loss[0]!
-    }
-    const valLoss = Math.fround(sum / batches)
+    const valLoss = await validationLoss(program, tensors, val, batches, stop)
+    if (valLoss === undefined) return undefined
     if (!Number.isFinite(valLoss)) {
       throw new Diverged(`step ${step}: the validation loss is ${valLoss}`)
     }
     this.around.folder?.validation(step, valLoss)
     this.around.display.say(`step ${step}  validation loss ${valLoss.toFixed(4)}`)
     return valLoss
+  }
+
+  private async scoreHellaswag(step: number, stop: Stop): Promise<void> {
+    const { hellaswag } = this.data
+    if (!hellaswag) return
+    const score = await scoreChoices(this.program, this.tensors, hellaswag, stop)
+    if (!score) return
+    const accuracy = score.correct / score.examples
+    if (Number.isNaN(accuracy)) throw new Diverged(`step ${step}: a loss of HellaSwag is no number`)
+    this.around.folder?.hellaswag(step, accuracy)
+    this.around.display.say(`step ${step}  HellaSwag ${describeScore(score, hellaswag)}`)
   }
 
   /** Writes a sample, as it comes. */
