@@ -16,6 +16,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<{ command:
   train: { summary: "train or fine-tune a model", load: () => import("./commands/train.ts") },
   sample: { summary: "write text", load: () => import("./commands/sample.ts") },
   data: { summary: "make token files", load: () => import("./commands/data.ts") },
+  eval: {
+    summary: "validation loss and HellaSwag's accuracy of a model",
+    load: () => import("./commands/eval.ts"),
+  },
   plan: {
     summary: "the arena: every tensor, its place and life",
     load: () => import("./commands/plan.ts"),

@@ -7,6 +7,7 @@ import { join } from "node:path"
 import fc from "fast-check"
 import { command as data } from "../src/commands/data.ts"
 import { command as emit } from "../src/commands/emit.ts"
+import { command as evaluate } from "../src/commands/eval.ts"
 import { command as info } from "../src/commands/info.ts"
 import { command as plan } from "../src/commands/plan.ts"
 import { command as sample } from "../src/commands/sample.ts"
@@ -17,7 +18,7 @@ import { nearest } from "../src/nearest.ts"
 import { type OptionSpec, parseOptions } from "../src/options.ts"
 import { RunFolder } from "../src/train/runfolder.ts"
 
-const COMMANDS = [data, emit, info, plan, sample, train].map(({ spec }) => spec)
+const COMMANDS = [data, emit, evaluate, info, plan, sample, train].map(({ spec }) => spec)
 
 const folder = mkdtempSync(join(tmpdir(), "options-"))
 afterAll(() => rmSync(folder, { recursive: true }))

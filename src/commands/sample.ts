@@ -5,6 +5,7 @@ import { END_OF_TEXT, loadEncoder } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
 import { readModelHeader } from "../formats/model.ts"
 import type { Command } from "../main.ts"
+import { CHECKPOINT_HELP, modelFile } from "../model/checkpoint.ts"
 import { decodeProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
@@ -22,7 +23,7 @@ const spec: CommandSpec = {
   summary: "Writes text with a model: the text to stdout, the speed to stderr.",
   positional: {
     name: "CHECKPOINT",
-    help: "a GPT-2 model file, or a run folder, whose newest model is taken",
+    help: CHECKPOINT_HELP,
     required: true,
   },
   options: [

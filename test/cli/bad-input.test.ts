@@ -15,6 +15,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { command as data } from "../../src/commands/data.ts"
 import { command as emit } from "../../src/commands/emit.ts"
+import { command as evaluate } from "../../src/commands/eval.ts"
 import { command as info } from "../../src/commands/info.ts"
 import { command as plan } from "../../src/commands/plan.ts"
 import { command as sample } from "../../src/commands/sample.ts"
@@ -23,6 +24,7 @@ import { countParameters, writeModel } from "../../src/formats/model.ts"
 import { writeTokens } from "../../src/formats/tokens.ts"
 import { BF16_INSTRUCTIONS } from "../../src/native/device.ts"
 import { BF16_LIBRARIES, bestCpuLibrary } from "../../src/native/library.ts"
+import { choicesFile } from "../fixtures/choices.ts"
 import { buildExecutable, LLM, run } from "./executable.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "llm-bad-"))
@@ -33,7 +35,7 @@ type Row = [args: string, message: string | RegExp]
 // ---- rows from the option tables ----
 
 function optionRows(): Row[] {
-  return [data, emit, info, plan, sample, train].flatMap(({ spec }): Row[] => {
+  return [data, emit, evaluate, info, plan, sample, train].flatMap(({ spec }): Row[] => {
     const { name, options, positional } = spec
     const first = `${name}${positional?.required ? " x" : ""}`
     const rows: Row[] = [
@@ -87,9 +89,11 @@ const COMMANDS: Row[] = [
   ["--what", "no command --what"],
 ]
 
+const EVAL = "eval model.bin --val toks_low.bin --batch 1"
+
 // Only on a CPU that lacks the instructions; there is nothing to refuse on others.
 const hasBf16 = BF16_LIBRARIES.includes((await bestCpuLibrary()) ?? "reference")
-const MISSING_INSTRUCTIONS: Row[] = ["train", "sample model.bin"].map((command) => [
+const MISSING_INSTRUCTIONS: Row[] = ["train", "sample model.bin", EVAL].map((command) => [
   `${command} --precision bf16`,
   `--precision bf16: this CPU has no instructions for it, ${BF16_INSTRUCTIONS} (try --precision fp32, or --device reference, which is slow)`,
 ])
@@ -123,6 +127,20 @@ const CONTRADICTIONS: Row[] = [
   ["train --batch 300000", "tokens are too few for one batch of 300000×64"],
   ["plan --batch 1000000 --context 1000000 --context-max 1000000", "are above 2147483647"],
   ["train --channels 65536 --heads 64", /needs [\d.]+ GB of memory, and this machine has/],
+  [
+    "train --hellaswag",
+    "--hellaswag: there is neither data/hellaswag_val.bin nor dev/data/hellaswag/hellaswag_val.bin (name",
+  ],
+  ["train -h 1", "--hellaswag: there is neither"],
+  ["train --hellaswag-file choices.bin", "--hellaswag-file choices.bin goes with --hellaswag"],
+  ["train -h 0 --hellaswag-file choices.bin", "--hellaswag-file choices.bin goes with --hellaswag"],
+  ["train -h 1 --val-every 0", "--hellaswag contradicts --val-every 0"],
+  [`${EVAL} --context 9`, "--context 9 is above the model's longest context of 8 (try"],
+  ["eval model.bin --batch 1000000000", "--batch 1000000000 is not a whole number"],
+  ["eval model.bin", "model.bin: its vocabulary of 13 is below 50257, the built-in corpus's"],
+  ["eval model.bin --val-batches 3 --hellaswag choices.bin", "--val-batches 3 goes with --val"],
+  [`${EVAL} --device cuda`, "--device cuda: this build has no CUDA library"],
+  [`${EVAL} --classifier-rows 100`, "--classifier-rows 100 is not a multiple of 384"],
   ["data plays --from x", "--from x goes with tinyshakespeare"],
   ["data plays --val-fraction 0.5", "--val-fraction 0.5 goes with your own text"],
   ["data text.txt --seed 3", "--seed 3 goes with plays"],
@@ -181,6 +199,40 @@ const FILES: Row[] = [
   ["sample model_heads.bin", "model_heads.bin: its header's 3 heads do not divide"],
   ["sample model.bin --prompt hello", "is outside the model's vocabulary of 13"],
   ["sample model.bin --context 9", "--context 9 is above the model's longest context of 8"],
+  ["eval missing.bin", "missing.bin: cannot read"],
+  ["eval toks.bin", /toks\.bin: .*token file/],
+  ["eval old", "old: it is a folder without a model_*.bin"],
+  ["eval model_short.bin", "model_short.bin: "],
+  ["eval model_heads.bin", "model_heads.bin: its header's 3 heads do not divide"],
+  ["eval model.bin --val missing.bin", "missing.bin: cannot read: no such file"],
+  ["eval model.bin --val no*.bin", "no*.bin: no file matches"],
+  ["eval model.bin --val toks_short.bin", "toks_short.bin: 1,062 bytes"],
+  [
+    "eval model.bin --val toks.bin --batch 3",
+    "toks.bin: 20 tokens are too few for one batch of 3×8",
+  ],
+  ["eval model.bin --val toks_high.bin --batch 1", /toks_high\.bin: token .*13/],
+  ["eval model.bin --hellaswag missing.bin", "missing.bin: cannot read: no such file"],
+  ["eval model.bin --hellaswag .", ".: it is a folder"],
+  [
+    "eval model.bin --hellaswag toks.bin",
+    "toks.bin: not a multiple-choice evaluation: a GPT-2 token",
+  ],
+  ["eval model.bin --hellaswag choices_cut.bin", "choices_cut.bin: example 1: "],
+  [
+    "eval model.bin --hellaswag choices_high.bin",
+    "token 13 in its completion 2, but the vocabulary",
+  ],
+  [
+    "eval model.bin --hellaswag choices.bin --context 2",
+    "choices.bin: example 1 has a completion of 3 tokens, above the context of 2 (try --context 3",
+  ],
+  [
+    "train toks.bin --vocab 97 --batch 1 --context 2 --hellaswag --hellaswag-file choices.bin",
+    "choices.bin: example 1 has a completion of 3 tokens, above the context of 2",
+  ],
+  ["train -h 1 --hellaswag-file missing.bin", "missing.bin: cannot read: no such file"],
+  ["train -h 1 --out new --hellaswag-file choices_cut.bin", "choices_cut.bin: example 1: "],
   ["train --config missing.toml", "--config missing.toml: cannot read: no such file"],
   ["train --config broken.toml", "--config broken.toml: not TOML: "],
   [
@@ -234,6 +286,7 @@ beforeAll(async () => {
     join(dir, "toks.bin"),
     new Uint16Array(20).map((_, i) => i),
   )
+  writeTokens(join(dir, "toks_low.bin"), new Uint16Array(20))
   tokenFile("toks_short.bin", () => {}, 1062)
   tokenFile("toks_long.bin", () => {}, 1066)
   tokenFile("toks_head.bin", () => {}, 500)
@@ -244,6 +297,15 @@ beforeAll(async () => {
     bytes.writeInt32LE(value, 4 * index)
     return bytes
   }
+  const question = (tokens: number[], label: number) => ({
+    context: Uint16Array.of(1, 2),
+    completions: [[3], [4], tokens].map((list) => Uint16Array.from(list)),
+    label,
+  })
+  const choices = choicesFile([question([5], 0), question([6, 7, 8], 2)])
+  writeFileSync(join(dir, "choices.bin"), choices)
+  writeFileSync(join(dir, "choices_cut.bin"), choices.subarray(0, -2))
+  writeFileSync(join(dir, "choices_high.bin"), choicesFile([question([13], 0)]))
   modelFile("model.bin", (bytes) => bytes)
   modelFile("model_short.bin", (bytes) => bytes.subarray(0, bytes.length - 4))
   modelFile("model_long.bin", (bytes) => Buffer.concat([bytes, bytes.subarray(0, 4)]))

@@ -12,7 +12,7 @@ import { buildExecutable, LLM, run } from "./executable.ts"
 const TIMEOUT_MS = 60_000
 const dir = mkdtempSync(join(tmpdir(), "llm-output-"))
 const llm = (...args: string[]) => run([LLM, ...args], { cwd: dir })
-const COMMANDS = ["train", "sample", "data", "plan", "emit", "info"]
+const COMMANDS = ["train", "sample", "data", "eval", "plan", "emit", "info"]
 const SMALL = "--layers 1 --heads 1 --channels 8 --batch 1 --context 8".split(" ")
 const MANY = ["plan", "--layers", "300"] // more lines than any pipe holds
 
