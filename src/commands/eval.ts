@@ -9,7 +9,6 @@ import { validationLoss } from "../eval/loss.ts"
 import { readChoices } from "../formats/choices.ts"
 import { readModelHeader } from "../formats/model.ts"
 import type { Command } from "../main.ts"
-import { CHECKPOINT_HELP, modelFile } from "../model/checkpoint.ts"
 import { type Config, GPT2_VOCABULARY } from "../model/config.ts"
 import { type EvaluationProgram, evaluationProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
@@ -19,9 +18,17 @@ import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { elements } from "../program/tensor.ts"
+import { modelFile } from "../train/checkpoint.ts"
 import { duration } from "../train/display.ts"
 import { builtinValidation, chooseBatch, fitting, type Validation } from "../train/settings.ts"
-import { CLASSIFIER_OPTION, DEVICE_OPTIONS, int, PRECISION_OPTION, SHAPE_OPTIONS } from "./specs.ts"
+import {
+  CHECKPOINT_HELP,
+  CLASSIFIER_OPTION,
+  DEVICE_OPTIONS,
+  int,
+  PRECISION_OPTION,
+  SHAPE_OPTIONS,
+} from "./specs.ts"
 
 const USUAL_CONTEXT = 1024 // GPT-2's
 const NOT_FINITE = 3 // exit code, as of a training run

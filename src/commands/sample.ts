@@ -5,7 +5,6 @@ import { END_OF_TEXT, loadEncoder } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
 import { readModelHeader } from "../formats/model.ts"
 import type { Command } from "../main.ts"
-import { CHECKPOINT_HELP, modelFile } from "../model/checkpoint.ts"
 import { decodeProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
@@ -16,7 +15,7 @@ import { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
 import { modelFile } from "../train/checkpoint.ts"
-import { DEVICE_OPTIONS, int, PRECISION_OPTION } from "./specs.ts"
+import { CHECKPOINT_HELP, DEVICE_OPTIONS, int, PRECISION_OPTION } from "./specs.ts"
 
 const spec: CommandSpec = {
   name: "sample",

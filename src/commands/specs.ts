@@ -8,6 +8,8 @@ const MAX_INT = 2 ** 31 - 1 // a kernel's dimensions are int
 
 export const int = (min: number, max = MAX_INT) => ({ kind: "int", value: "N", min, max }) as const
 
+export const CHECKPOINT_HELP = "a GPT-2 model file, or a run folder, whose newest model is taken"
+
 /** The model's shape. */
 export const MODEL_OPTIONS: OptionSpec[] = [
   {

@@ -14,6 +14,7 @@ const KIND: Kind = {
 const COPY = "copy it again, or make it anew"
 const MARKER = 65535
 const FIXED = 6 // words of an example before the context's tokens
+const LEAST = 2 * (FIXED - 1 + 3 * 2) // bytes: a context and two completions of one token each
 const MAX_EXAMPLES = 65535 // their index is a word
 const MAX_COMPLETIONS = 8 // llm.c's files have 4, other benchmarks' questions 2 to 5
 
@@ -37,12 +38,9 @@ export function readChoices(path: string, vocabulary: number): Example[] {
       throw file.wrong(`its ${thousands(bytes)} bytes of examples are no whole words`, COPY)
     }
     // Before memory is taken for it.
-    if (bytes > count * longest) {
-      const most = `${thousands(count)} × ${thousands(longest)} bytes of examples`
-      throw file.wrong(
-        `its header promises at most ${most}, but they take ${thousands(bytes)}`,
-        COPY,
-      )
+    if (bytes > count * longest || bytes < count * LEAST) {
+      const all = `${thousands(count)} × ${LEAST} to ${thousands(longest)} bytes of examples`
+      throw file.wrong(`its header promises ${all}, but they take ${thousands(bytes)}`, COPY)
     }
     const words = new Uint16Array(bytes / 2)
     file.read(bytesOf(words), HEADER_BYTES)

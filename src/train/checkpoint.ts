@@ -73,14 +73,18 @@ export function expired(steps: number[], keep: number, keepEvery: number): numbe
 }
 
 /** Deletes what a run that was killed has left: files under temporary names, and those of checkpoints
- * that were not finished. */
+ * that were not finished, or not wholly deleted. Where no checkpoint is whole, the files of one may be
+ * somebody's own, and stay. */
 export function removeRemains(folder: string): void {
-  const all = names(folder)
-  for (const name of all) {
+  const steps = completeSteps(folder)
+  const whole = new Set(steps.flatMap(filesOf))
+  for (const name of names(folder)) {
     const meant = temporaryFor(name) ?? name
-    const step = /^(?:model|state)_(\d{8,10})[_.]|^DONE_(\d{8,10})$/.exec(meant)
-    const isOurs = step !== null || meant === "run.toml"
-    if (name !== meant && isOurs) rmSync(join(folder, name), { force: true })
+    const isPart = /^(model_\d{8,10}|state_\d{8,10}_\d{5})\.bin$/.test(meant)
+    const isTemporary =
+      name !== meant && (isPart || meant === "run.toml" || /^DONE_\d{8,10}$/.test(meant))
+    const isLeft = name === meant && isPart && steps.length > 0 && !whole.has(name)
+    if (isTemporary || isLeft) rmSync(join(folder, name), { force: true })
   }
 }
 

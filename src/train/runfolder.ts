@@ -144,8 +144,8 @@ export class RunFolder {
   }
 
   hellaswag(step: number, accuracy: number): void {
-    this.append("main.log", `s:${step} eval:${accuracy.toFixed(4)}\n`)
-    this.append("metrics.jsonl", `${JSON.stringify({ step, hellaswag: accuracy })}\n`)
+    this.append(MAIN_LOG, `s:${step} eval:${accuracy.toFixed(4)}\n`)
+    this.append(METRICS, `${JSON.stringify({ step, hellaswag: accuracy })}\n`)
   }
 
   file(name: string): string {

@@ -201,7 +201,7 @@ const FILES: Row[] = [
   ["sample model.bin --context 9", "--context 9 is above the model's longest context of 8"],
   ["eval missing.bin", "missing.bin: cannot read"],
   ["eval toks.bin", /toks\.bin: .*token file/],
-  ["eval old", "old: it is a folder without a model_*.bin"],
+  ["eval old", "old: it is a folder without a checkpoint"],
   ["eval model_short.bin", "model_short.bin: "],
   ["eval model_heads.bin", "model_heads.bin: its header's 3 heads do not divide"],
   ["eval model.bin --val missing.bin", "missing.bin: cannot read: no such file"],

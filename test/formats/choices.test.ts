@@ -110,7 +110,7 @@ describe("a broken multiple-choice file is refused in one line", () => {
     [
       "its header's longest example is too short for it",
       [choicesHeader(1, bytes - 2), words(...good)],
-      "its header promises at most 1 × 32 bytes of examples, but they take 34",
+      "its header promises 1 × 22 to 32 bytes of examples, but they take 34",
     ],
     [
       "its header's longest example is longer than all",
@@ -120,13 +120,17 @@ describe("a broken multiple-choice file is refused in one line", () => {
     [
       "its header's longest example is negative",
       [choicesHeader(1, -2), words(...good)],
-      "its header promises at most 1 × -2 bytes of examples",
+      "its header promises 1 × 22 to -2 bytes of examples",
     ],
-    ["it ends after the header", [head], "example 0: the file ends after 0 bytes of it"],
+    [
+      "it ends after the header",
+      [head],
+      "its header promises 1 × 22 to 34 bytes of examples, but they take 0",
+    ],
     [
       "it ends within an example's head",
       [head, words(...good.slice(0, 4))],
-      "example 0: the file ends after 8 bytes of it",
+      "its header promises 1 × 22 to 34 bytes of examples, but they take 8",
     ],
     [
       "it ends within an example",
@@ -136,7 +140,7 @@ describe("a broken multiple-choice file is refused in one line", () => {
     [
       "it lacks its second example",
       [choicesHeader(2, bytes), words(...good)],
-      "example 1: the file ends after 0 bytes of it",
+      "its header promises 2 × 22 to 34 bytes of examples, but they take 34",
     ],
     [
       "an example starts with another word",

@@ -8,6 +8,7 @@ import { loadModel, readModelHeader } from "../../src/formats/model.ts"
 import { readTokenizer } from "../../src/formats/tokenizer.ts"
 import type { Config } from "../../src/model/config.ts"
 import { parseOptions, type Value } from "../../src/options.ts"
+import { CHOICES } from "./choices.ts"
 import type { Layout } from "./mutate.ts"
 import { runStateReader } from "./run-state.ts"
 
@@ -301,6 +302,7 @@ export const READERS: Reader[] = [
     read: readState,
     expected: stateOf,
   },
+  CHOICES,
   runStateReader(TINY, TINY_PARAMETERS, false),
   runStateReader(TINY, TINY_PARAMETERS, true),
   {

@@ -51,17 +51,25 @@ describe("a folder", () => {
     expect(modelFile(join(path, "model_00000099.bin"))).toBe(join(path, "model_00000099.bin"))
   })
 
-  test("is rid of what a killed run left under temporary names, and of nothing else", () => {
-    const ours = [
-      ...[".model_00000010.bin.01234567.tmp", ".state_00000010_00000.bin.89abcdef.tmp"],
-      ...[".DONE_00000010.01234567.tmp", ".run.toml.01234567.tmp"],
-    ]
-    const others = [
-      ...[".notes.01234567.tmp", "model_00000010.bin.tmp", ".model_00000010.bin.tmp", "mine.tmp"],
-      ...["model_00000010.bin", "DONE_00000010", "run.toml"],
-    ]
-    const path = fill("remains", [...ours, ...others])
+  const temporary = [
+    ...[".model_00000010.bin.01234567.tmp", ".state_00000010_00000.bin.89abcdef.tmp"],
+    ...[".DONE_00000010.01234567.tmp", ".run.toml.01234567.tmp"],
+  ]
+  const parts = ["model_00000008.bin", "state_00000012_00000.bin"]
+  const others = [
+    ...[".notes.01234567.tmp", "model_00000010.bin.tmp", ".model_00000010.bin.tmp", "mine.tmp"],
+    ...["model_00000010.bin", "state_00000010_00000.bin", "run.toml", "model_8.bin", "model.bin"],
+  ]
+
+  test("is rid of what a killed run left, and of nothing else", () => {
+    const path = fill("remains", [...temporary, ...parts, ...others, "DONE_00000010"])
     removeRemains(path)
-    expect(readdirSync(path).sort()).toEqual(others.toSorted())
+    expect(readdirSync(path).sort()).toEqual([...others, "DONE_00000010"].sort())
+  })
+
+  test("without a whole checkpoint keeps models, which may be somebody's own", () => {
+    const path = fill("own", [...temporary, ...parts, ...others])
+    removeRemains(path)
+    expect(readdirSync(path).sort()).toEqual([...parts, ...others].sort())
   })
 })
