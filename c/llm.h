@@ -73,6 +73,7 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
 /* ---- matrix products ---- */
 
 /* pre = inp·weightᵀ + bias; out = gelu(pre) where pre is given, else pre; then out += residual.
+ * The GELU is that of pre as it is stored, so that gelu_forward makes the same bits of pre again.
  * out (N,OC), pre (N,OC) or NULL overwritten; inp (N,C); weight (OC,C); bias (OC) or NULL;
  * residual (N,OC) or NULL; scratch: LLM_MATMUL_SCRATCH(N, C) floats. */
 void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,

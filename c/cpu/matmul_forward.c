@@ -20,7 +20,7 @@ INLINE void finish(const Epilogue *e, i64 row, i64 column, vec v, i64 left) {
     if (e->bias) v += load_n(e->bias + column, left);
     if (e->pre) {
         stream_n(e->pre + at, v, left);
-        v = gelu(v);
+        v = gelu(as_stored(e->pre, v));
     }
     if (e->residual) v += load_n(e->residual + at, left);
     stream_n(e->out + at, v, left);

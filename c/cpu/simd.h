@@ -97,6 +97,10 @@ INLINE vec load_bf16(const bf16 *p) { return from_bf16(*(const bf16s *)p); }
 INLINE void store_f32(float *p, vec v) { *(vec_anywhere *)p = v; }
 INLINE void store_bf16(bf16 *p, vec v) { *(bf16s *)p = to_bf16(v); }
 
+/* What is read back after v has been stored. */
+INLINE vec as_stored_f32(const float *p, vec v) { return (void)p, v; }
+INLINE vec as_stored_bf16(const bf16 *p, vec v) { return (void)p, from_bf16(to_bf16(v)); }
+
 /* The first `left` lanes from or to memory (all of them when left >= LANES), which is neither read
  * nor written beyond; the other lanes are 0. left >= 0. */
 INLINE vec load_n_f32(const float *p, i64 left) {
@@ -197,6 +201,7 @@ INLINE void stream_end(void) {
 #define store(p, v) BY_TYPE(store, p)(p, v)
 #define store_n(p, v, left) BY_TYPE(store_n, p)(p, v, left)
 #define stream_n(p, v, left) BY_TYPE(stream_n, p)(p, v, left)
+#define as_stored(p, v) BY_TYPE(as_stored, p)(p, v)
 
 /* Where either operand is NaN: b, or NaN on NEON. So a value that must show is kept in b. */
 INLINE vec vmax(vec a, vec b) {

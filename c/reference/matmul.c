@@ -22,7 +22,7 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
             for (int c = 0; c < C; c++) sum += (double)value(x[c]) * value(w[c]);
             if (pre) {
                 pre[at] = rounded(sum);
-                sum = gelu(sum);
+                sum = gelu(value(pre[at]));
             }
             out[at] = rounded(residual ? sum + value(residual[at]) : sum);
         }
