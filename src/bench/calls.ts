@@ -8,10 +8,10 @@ import type { Program } from "../program/link.ts"
 import { type Arg, type Call, isTensor, type Phase } from "../program/tensor.ts"
 import { median } from "./table.ts"
 import {
-  type Arguments,
   CLASSES,
   inOrder,
   kernelWork,
+  namedArguments,
   type OpClass,
   type Work,
   workOf,
@@ -72,16 +72,14 @@ export async function callByCall(
 }
 
 function prepare(
-  { kernel, args }: Call,
+  call: Call,
   program: Program,
   runtime: Record<string, number>,
   precision: Precision,
   signatures: Contract,
 ): Prepared {
-  const signature = kernelOf(signatures, kernel, precision)
-  const named: Arguments = Object.fromEntries(
-    signature.parameters.map(({ name }, i) => [name, argumentOf(args[i]!, program, runtime)]),
-  )
+  const signature = kernelOf(signatures, call.kernel, precision)
+  const named = namedArguments(signature, call, (arg) => argumentOf(arg, program, runtime))
   return {
     kernel: signature.name,
     values: inOrder(signature, named),

@@ -2,7 +2,8 @@
 // no implementation can avoid. Both benchmarks divide these by time.
 
 import { assert } from "../errors.ts"
-import type { Signature } from "../native/contract.ts"
+import { type Contract, kernelOf, type Precision, type Signature } from "../native/contract.ts"
+import { type Arg, type Call, isTensor } from "../program/tensor.ts"
 
 export const CLASSES = [
   "products",
@@ -182,6 +183,26 @@ export function workOf({ name, parameters }: Signature, args: Arguments): Work {
   )
   const bytes = pointers.reduce((sum, p) => sum + touched[p.name]! * BYTES[p.element!], 0)
   return { flops: kernel.flops?.(args) ?? 0, bytes }
+}
+
+/** A call's arguments by the contract's names. */
+export function namedArguments(
+  { parameters }: Signature,
+  { args }: Call,
+  numberOf: (arg: Arg) => number,
+): Arguments {
+  return Object.fromEntries(parameters.map(({ name }, i) => [name, numberOf(args[i]!)]))
+}
+
+/** What all calls of a list have to do. What they learn at run time counts as 0. */
+export function workOfCalls(calls: Call[], contract: Contract, precision: Precision): Work {
+  const numberOf = (arg: Arg) => (typeof arg === "number" ? arg : isTensor(arg) ? 1 : 0)
+  const all = calls.map((call) => {
+    const signature = kernelOf(contract, call.kernel, precision)
+    return workOf(signature, namedArguments(signature, call, numberOf))
+  })
+  const total = (value: (work: Work) => number) => all.reduce((sum, work) => sum + value(work), 0)
+  return { flops: total(({ flops }) => flops), bytes: total(({ bytes }) => bytes) }
 }
 
 export const BYTES = { f32: 4, bf16: 2, f64: 8, i32: 4, u32: 4 } as const

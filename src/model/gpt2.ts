@@ -58,23 +58,25 @@ export function forward(
   position: Tensor | null,
   attend: (l: number, name: string, qkv: Tensor) => ops.Op,
 ): Tensor {
-  let x = g.run(ops.embedding(g, "encoded", [tokens, p.wte!, p.wpe!, position]))
-  for (let l = 0; l < L; l++) {
+  const block = (l: number, inp: Tensor): Tensor => {
     const w = (name: string) => layer(p[name]!, l)
     const at = (name: string) => `h${l}.${name}`
 
-    const ln1 = g.run(ops.layernorm(g, at("ln1"), [x, w("ln1w"), w("ln1b")]))
+    const ln1 = g.run(ops.layernorm(g, at("ln1"), [inp, w("ln1w"), w("ln1b")]))
     const qkv = g.run(ops.matmul(g, at("qkv"), [ln1, w("qkvw"), w("qkvb")]))
     const atty = g.run(attend(l, at("atty"), qkv))
     const attproj = g.run(ops.matmul(g, at("attproj"), [atty, w("attprojw"), w("attprojb")]))
-    x = g.run(ops.add(g, at("residual2"), [x, attproj]))
+    const x = g.run(ops.add(g, at("residual2"), [inp, attproj]))
 
     const ln2 = g.run(ops.layernorm(g, at("ln2"), [x, w("ln2w"), w("ln2b")]))
     const fch = g.run(ops.matmul(g, at("fch"), [ln2, w("fcw"), w("fcb")]))
     const fchGelu = g.run(ops.gelu(g, at("fch_gelu"), [fch]))
     const fcproj = g.run(ops.matmul(g, at("fcproj"), [fchGelu, w("fcprojw"), w("fcprojb")]))
-    x = g.run(ops.add(g, at("residual3"), [x, fcproj]))
+    return g.run(ops.add(g, at("residual3"), [x, fcproj]))
   }
+
+  let x = g.run(ops.embedding(g, "encoded", [tokens, p.wte!, p.wpe!, position]))
+  for (let l = 0; l < L; l++) x = g.block(() => block(l, x))
   const lnf = g.run(ops.layernorm(g, "lnf", [x, p.lnfw!, p.lnfb!]))
   return g.run(ops.matmul(g, "logits", [lnf, p.wte!, null])) // tied: the embedding is the classifier
 }

@@ -2,10 +2,11 @@
 
 import type { Precision } from "../native/contract.ts"
 import { chunkEvaluation, chunkTraining } from "../program/chunk.ts"
-import { fuseClassifier, fusePairs, substitute } from "../program/fuse.ts"
+import { fuseClassifier, fusePairs, type GeluFusion, substitute } from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
 import * as ops from "../program/ops.ts"
+import { type Recompute, recompute } from "../program/recompute.ts"
 import { type Call, elements, type Phase, type Runtime, type Tensor } from "../program/tensor.ts"
 import { type Config, parameterCount } from "./config.ts"
 import { type F32Parameters, forward, type Parameters, parameterTable } from "./gpt2.ts"
@@ -39,6 +40,9 @@ export interface TrainingOptions {
   bf16?: Bf16Update
   /** Rows of logits that exist at once, a multiple of CHUNK_ALIGN; all of them when left out. */
   classifierRows?: number
+  /** What the backward pass makes again, so that it need not be kept; nothing when left out. */
+  recompute?: Recompute
+  geluFusion?: GeluFusion
   /** Off: the list as the model wrote it, for tests and for reading. */
   fuse?: boolean
 }
@@ -94,26 +98,27 @@ const weightTensors = (config: Config, precision: Precision): Parameters =>
  * evaluate() and decode(). */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
   const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true } = options
+  const mode = options.recompute ?? "0"
+  const pairs = (calls: Call[], all?: Call[]) =>
+    fuse ? fusePairs(calls, all, options.geluFusion) : calls
   const parameters = weightTensors(config, precision)
   const hasMasters = precision === "bf16" && options.bf16?.masters !== false
   const masters = hasMasters ? parameterTensors(config, "master_", "master", "f32") : undefined
   const gradients = parameterTensors(config, "d", "gradient", "f32")
   const m = parameterTensors(config, "m_", "moment", "f32")
   const v = parameterTensors(config, "v_", "moment", "f32")
-  const { phase: evaluate, tensors: batch } = evaluatePhase(config, parameters, options)
+  const { phase: evaluate, tensors: batch } = evaluatePhase(config, parameters, options, pairs)
   const names = Object.keys(parameters)
   const squares = pinned("squares", [names.length], "f64")
-  const { phase: decode, tensors } = decodePhase(config, parameters, precision, fuse)
+  const { phase: decode, tensors } = decodePhase(config, parameters, precision, pairs)
 
   const g = new Graph(precision)
   const { calls } = meanLoss(g, config, parameters, batch, 1 / (B * T * accumulation))
-  let training: [Call[], Call[]] = [
-    calls,
-    g.backward(new Map(names.map((name) => [parameters[name]!, gradients[name]!]))),
-  ]
+  const reversed = g.backward(new Map(names.map((name) => [parameters[name]!, gradients[name]!])))
+  let training: [Call[], Call[]] = [calls, recompute(calls, reversed, g.inner, mode)]
   if (fuse) {
     const all = training.flat()
-    training = fuseClassifier(fusePairs(training[0], all), fusePairs(training[1], all))
+    training = fuseClassifier(pairs(training[0], all), pairs(training[1], all))
   }
   if (classifierRows !== undefined) training = chunkTraining(...training, classifierRows)
   const phases: Phase[] = [
@@ -129,7 +134,8 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   ]
   const stacks = [parameters, masters ?? {}, gradients, m, v].flatMap((s) => Object.values(s))
   const pins = [...Object.values(batch), squares, ...Object.values(tensors)]
-  const title = `${describeConfig(config)}; B ${B}, T ${T}; ${precision}`
+  const repeated = mode === "0" ? "" : `; recompute ${mode}`
+  const title = `${describeConfig(config)}; B ${B}, T ${T}; ${precision}${repeated}`
   return {
     title,
     precision,
@@ -153,16 +159,13 @@ export interface DecodeProgram extends ProgramSource, DecodeTensors {
 /** One phase, decode(): one token in, the next one's logits out. */
 export function decodeProgram(config: Config, precision: Precision = "fp32"): DecodeProgram {
   const parameters = weightTensors(config, precision)
-  const { phase, tensors } = decodePhase(config, parameters, precision, true)
+  const { phase, tensors } = decodePhase(config, parameters, precision, fusePairs)
   const always = [...Object.values(tensors), ...Object.values(parameters)]
   const title = `${describeConfig(config)}; one token at a time; ${precision}`
   return { title, precision, phases: [phase], always, parameters, ...tensors }
 }
 
-export type EvaluationOptions = Pick<
-  TrainingOptions,
-  "B" | "T" | "precision" | "classifierRows" | "fuse"
->
+export type EvaluationOptions = Pick<TrainingOptions, "B" | "T" | "precision" | "classifierRows">
 
 export interface EvaluationProgram extends ProgramSource, EvaluateTensors {
   parameters: Parameters
@@ -172,7 +175,7 @@ export interface EvaluationProgram extends ProgramSource, EvaluateTensors {
 export function evaluationProgram(config: Config, options: EvaluationOptions): EvaluationProgram {
   const { B, T, precision = "fp32" } = options
   const parameters = weightTensors(config, precision)
-  const { phase, tensors } = evaluatePhase(config, parameters, options)
+  const { phase, tensors } = evaluatePhase(config, parameters, options, fusePairs)
   const always = [...Object.values(tensors), ...Object.values(parameters)]
   const title = `${describeConfig(config)}; evaluates B ${B}, T ${T}; ${precision}`
   return { title, precision, phases: [phase], always, parameters, ...tensors }
@@ -197,7 +200,8 @@ function meanLoss(
 function evaluatePhase(
   config: Config,
   parameters: Parameters,
-  { B, T, precision, classifierRows, fuse = true }: EvaluationOptions,
+  { B, T, precision, classifierRows }: EvaluationOptions,
+  pairs: (calls: Call[]) => Call[],
 ) {
   const tensors: EvaluateTensors = {
     tokens: pinned("tokens", [B, T], "i32"),
@@ -207,12 +211,17 @@ function evaluatePhase(
   }
   const { losses, calls } = meanLoss(new Graph(precision), config, parameters, tensors, 1)
   const kept = calls.map((call) => substitute(call, losses, tensors.losses))
-  const fused = fuse ? fusePairs(kept) : kept
+  const fused = pairs(kept)
   const chunked = classifierRows ? chunkEvaluation(fused, classifierRows) : fused
   return { phase: { name: "evaluate", calls: chunked } satisfies Phase, tensors }
 }
 
-function decodePhase(config: Config, parameters: Parameters, precision: Precision, fuse: boolean) {
+function decodePhase(
+  config: Config,
+  parameters: Parameters,
+  precision: Precision,
+  pairs: (calls: Call[]) => Call[],
+) {
   const { C, L, Vp, NH, maxT } = config
   const g = new Graph(precision)
   const token = pinned("token", [1, 1], "i32")
@@ -228,7 +237,7 @@ function decodePhase(config: Config, parameters: Parameters, precision: Precisio
   const result = precision === "bf16" ? made : logits // in f32 it is what the phase makes
   const calls = g.forward().map((call) => substitute(call, made, result))
   if (precision === "bf16") calls.push({ kernel: "bf16_widen", args: [logits, made, Vp] })
-  const phase: Phase = { name: "decode", calls: fuse ? fusePairs(calls) : calls }
+  const phase: Phase = { name: "decode", calls: pairs(calls) }
   return { phase, tensors: { token, position, logits } }
 }
 

@@ -38,16 +38,18 @@ const backwardGelu: Pair = (first, second, uses) => {
   return withArgs(first, { [BACKWARD_INPUT.dinp]: dinp!, [BACKWARD_INPUT.pre]: inp! })
 }
 
+/** Where GELUs join products: nowhere (0), in the forward pass (1), in the backward pass too (2). */
+export type GeluFusion = 0 | 1 | 2
+
 /** Rewrites neighbouring calls while one of the fusions fits. `all` are the calls of the whole
  * program, which tell whether a tensor that would vanish is used elsewhere. */
-export function fusePairs(calls: Call[], all: Call[] = calls): Call[] {
+export function fusePairs(calls: Call[], all: Call[] = calls, geluFusion: GeluFusion = 2): Call[] {
   const uses = countUses(all)
+  const pairs = [matmulResidual, ...[matmulGelu, backwardGelu].slice(0, geluFusion)]
   const fused: Call[] = []
   for (const call of calls) {
     const last = fused.at(-1)
-    const pair =
-      last &&
-      [matmulGelu, matmulResidual, backwardGelu].map((f) => f(last, call, uses)).find(Boolean)
+    const pair = last && pairs.map((f) => f(last, call, uses)).find(Boolean)
     if (pair) fused[fused.length - 1] = pair
     else fused.push(call)
   }

@@ -19,6 +19,8 @@ export interface Target {
 
 export class Graph {
   private readonly ops: Op[] = []
+  /** Forward calls whose results nobody reads outside their block. */
+  readonly inner = new Set<Call>()
 
   constructor(private readonly precision: Precision = "fp32") {}
 
@@ -26,6 +28,16 @@ export class Graph {
   run(op: Op): Tensor {
     this.ops.push(op)
     return op.out
+  }
+
+  /** Records the ops of one of a model's blocks; returns their result. All else that they make can be
+   * made again from the block's input (recompute.ts). */
+  block(record: () => Tensor): Tensor {
+    const first = this.ops.length
+    const result = record()
+    const inside = this.ops.slice(first).filter(({ out }) => out !== result)
+    for (const call of inside.flatMap(({ forward }) => forward)) this.inner.add(call)
+    return result
   }
 
   tensor(name: string, shape: number[], role: Role, dtype: DType = "f32"): Tensor {
