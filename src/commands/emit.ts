@@ -5,10 +5,10 @@ import type { CommandSpec, Options } from "../options.ts"
 import { emitProgram } from "../program/link.ts"
 import { planned } from "./plan.ts"
 import {
-  CLASSIFIER_OPTION,
   CONFIG_OPTION,
   MODEL_OPTIONS,
   PRECISION_OPTION,
+  REWRITE_OPTIONS,
   SHAPE_OPTIONS,
 } from "./specs.ts"
 
@@ -16,7 +16,13 @@ const spec: CommandSpec = {
   name: "emit",
   summary:
     "Prints the program of a training run as one C file. With c/llm.h and c/reference it is complete.",
-  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, PRECISION_OPTION, CLASSIFIER_OPTION, CONFIG_OPTION],
+  options: [
+    ...MODEL_OPTIONS,
+    ...SHAPE_OPTIONS,
+    PRECISION_OPTION,
+    ...REWRITE_OPTIONS,
+    CONFIG_OPTION,
+  ],
   examples: ["llm emit --init gpt2:d12 --batch 4 --context 64 > step.c"],
 }
 

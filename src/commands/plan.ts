@@ -1,40 +1,54 @@
 // llm plan: the arena of a training run.
 
+import { percent } from "../bench/table.ts"
+import { workOfCalls } from "../bench/work.ts"
 import { thousands } from "../data/files.ts"
 import type { Command } from "../main.ts"
 import { trainingProgram } from "../model/program.ts"
-import type { Precision } from "../native/contract.ts"
+import type { Contract, Precision } from "../native/contract.ts"
+import { contract } from "../native/library.ts"
 import type { CommandSpec, Options } from "../options.ts"
-import { emitProgram } from "../program/link.ts"
-import { chooseClassifierRows, chooseModel, chooseShape } from "../train/settings.ts"
+import type { ProgramSource } from "../program/link.ts"
+import { type MemoryPlan, planMemory } from "../program/plan.ts"
+import { RECOMPUTE, type Recompute } from "../program/recompute.ts"
+import { chooseModel, chooseRewrites, chooseShape } from "../train/settings.ts"
 import {
-  CLASSIFIER_OPTION,
   CONFIG_OPTION,
   MODEL_OPTIONS,
   PRECISION_OPTION,
+  REWRITE_OPTIONS,
   SHAPE_OPTIONS,
 } from "./specs.ts"
 
 const spec: CommandSpec = {
   name: "plan",
   summary: "Prints the arena of a training run: every tensor, its offset, size and life.",
-  options: [...MODEL_OPTIONS, ...SHAPE_OPTIONS, PRECISION_OPTION, CLASSIFIER_OPTION, CONFIG_OPTION],
+  options: [
+    ...MODEL_OPTIONS,
+    ...SHAPE_OPTIONS,
+    PRECISION_OPTION,
+    ...REWRITE_OPTIONS,
+    CONFIG_OPTION,
+  ],
   examples: ["llm plan --init gpt2:d12 --batch 4 --context 64"],
 }
 
 /** The program of a run with these options; AdamW's numbers do not change its memory. */
-export function planned(options: Options) {
+export function planned(options: Options, rewrites = chooseRewrites(options)) {
   const { config } = chooseModel(options)
   const shape = chooseShape(options, config)
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
   const precision = options.text("precision") as Precision
-  const classifierRows = chooseClassifierRows(options)
-  return trainingProgram(config, { ...shape, precision, classifierRows, adamw })
+  return trainingProgram(config, { ...shape, precision, adamw, ...rewrites })
 }
 
 async function run(options: Options): Promise<number> {
-  const source = planned(options)
-  const { plan } = await emitProgram(source)
+  const rewrites = chooseRewrites(options)
+  const choices = RECOMPUTE.map((recompute) => {
+    const source = planned(options, { ...rewrites, recompute })
+    return { recompute, source, plan: planMemory(source.phases, source.always) }
+  })
+  const { source, plan } = choices.find(({ recompute }) => recompute === rewrites.recompute)!
   const calls = source.phases.flatMap(({ name, calls }) => calls.map(() => name))
   const rows = [...plan.placements].sort((a, b) => a.offset - b.offset || a.first - b.first)
   const lines = rows.map(({ tensor, bytes, offset, first, last }) => {
@@ -74,10 +88,36 @@ async function run(options: Options): Promise<number> {
       `peak         ${thousands(plan.peak)} bytes`,
       `ratio        ${(plan.peak / plan.lowerBound).toFixed(4)}`,
       "",
+      ...recomputeTable(choices, await contract()),
+      "",
     ].join("\n"),
   )
   return 0
 }
+
+interface Choice {
+  recompute: Recompute
+  source: ProgramSource
+  plan: MemoryPlan
+}
+
+/** What each kind of recompute saves, and what it costs in a pass forward and back. */
+function recomputeTable(choices: Choice[], signatures: Contract): string[] {
+  const rows = choices.map(({ recompute, source: { phases, precision }, plan: { peak } }) => {
+    const calls = phases.slice(0, 2).flatMap((phase) => phase.calls) // forward, backward
+    return { recompute, peak, ...workOfCalls(calls, signatures, precision) }
+  })
+  const none = rows[0]!
+  const inBytes = (n: number) => `${thousands(n)} bytes`
+  const cells = rows.map(({ recompute, peak, flops, bytes }) => [
+    ...[recompute, inBytes(peak), inBytes(none.peak - peak)],
+    ...[percent(flops / none.flops - 1), inBytes(bytes - none.bytes)],
+  ])
+  return [["recompute", "peak", "saved", "extra FLOPs", "extra traffic"], ...cells].map(
+    ([name, ...row]) => `${name!.padEnd(9)}  ${row.map((cell) => cell.padStart(20)).join("  ")}`,
+  )
+}
+
 const SHORT_LIVED = new Set(["activation", "scratch", "cache"])
 
 export const command: Command = { spec, run }

@@ -3,6 +3,7 @@
 import { PRESET_NAMES } from "../model/config.ts"
 import { DEVICES } from "../native/device.ts"
 import type { OptionSpec } from "../options.ts"
+import { RECOMPUTE } from "../program/recompute.ts"
 
 const MAX_INT = 2 ** 31 - 1 // a kernel's dimensions are int
 
@@ -85,6 +86,31 @@ export const CLASSIFIER_OPTION: OptionSpec = {
   ...int(0),
   help: "rows of logits at once, 384·N; 0: all (as many as memory allows)",
 }
+
+/** How the list of a step's calls is rewritten. */
+export const REWRITE_OPTIONS: OptionSpec[] = [
+  CLASSIFIER_OPTION,
+  {
+    name: "recompute",
+    short: "r",
+    group: "Precision and memory",
+    kind: "text",
+    value: "WHAT",
+    choices: RECOMPUTE,
+    default: "0",
+    help: "what the backward pass makes again instead of keeping it: 0 nothing, 1 GELUs, 2 norms too, block: all of a block",
+  },
+  {
+    name: "gelu-fusion",
+    short: "ge",
+    group: "Precision and memory",
+    kind: "text",
+    value: "HOW",
+    choices: ["auto", "0", "1", "2"],
+    default: "auto",
+    help: "GELUs in products: 0 none, 1 forward, 2 both ways; auto: 2",
+  },
+]
 
 export const PRECISION_OPTION: OptionSpec = {
   name: "precision",

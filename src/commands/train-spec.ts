@@ -4,12 +4,12 @@ import { HELLASWAG_FILES } from "../eval/hellaswag.ts"
 import type { CommandSpec } from "../options.ts"
 import { SCHEDULES } from "../train/schedule.ts"
 import {
-  CLASSIFIER_OPTION,
   CONFIG_OPTION,
   DEVICE_OPTIONS,
   int,
   MODEL_OPTIONS,
   PRECISION_OPTION,
+  REWRITE_OPTIONS,
   SHAPE_OPTIONS,
 } from "./specs.ts"
 
@@ -256,7 +256,7 @@ export const TRAIN: CommandSpec = {
       kind: "flag",
       help: "round bf16 weights at random, by --seed",
     },
-    CLASSIFIER_OPTION,
+    ...REWRITE_OPTIONS,
     {
       name: "tf32",
       short: "f",

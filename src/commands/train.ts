@@ -30,6 +30,7 @@ import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
 import {
   chooseModel,
+  chooseRewrites,
   chooseShape,
   type Data,
   fitting,
@@ -77,10 +78,13 @@ async function run(given: Options): Promise<number> {
   const kernels = await openDevice(device, options.number("threads"), precision)
   const threads = kernels.call("llm_threads", 0)
   const numbers = { precision, bf16, adamw: adamw(options) }
+  const rewrites = chooseRewrites(options)
   const { tensors, classifierRows } = fitting(options, (classifierRows) => {
-    return trainingProgram(config, { B, T, accumulation, classifierRows, ...numbers })
+    const all = { ...numbers, ...rewrites, classifierRows }
+    return trainingProgram(config, { B, T, accumulation, ...all })
   })
-  const program = await Program.link(tensors, kernels)
+  const savers = rewrites.recompute === "block" ? [] : ["--recompute block"]
+  const program = await Program.link(tensors, kernels, savers)
   const resolved = {
     ...options.resolved(),
     ...{ context: T, "total-batch": totalBatch, steps, threads },
@@ -102,7 +106,8 @@ async function run(given: Options): Promise<number> {
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
   display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
-  display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}`)
+  const again = rewrites.recompute === "0" ? "" : `, recompute ${rewrites.recompute}`
+  display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}${again}`)
   if (!folder) display.say("            nothing is kept without --out FOLDER")
   const writer =
     folder && new CheckpointWriter(program, tensors, config, B, folder, keeping(options))

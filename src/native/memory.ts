@@ -24,15 +24,16 @@ export class NativeMemory {
     private readonly mapped: { address: number; bytes: number },
   ) {}
 
-  /** Zeroed memory, in huge pages where the system grants them. */
-  static allocate(bytes: number): NativeMemory {
+  /** Zeroed memory, in huge pages where the system grants them. `savers` are options that need
+   * less, for the error. */
+  static allocate(bytes: number, savers: string[] = []): NativeMemory {
     assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
-    refuseAbove(usableMemory(), bytes)
+    refuseAbove(usableMemory(), bytes, savers)
     const mappedBytes = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
     const flags = MAP_PRIVATE | MAP_ANONYMOUS
     const mapped = Number(libc().mmap(0, mappedBytes, PROT_READ | PROT_WRITE, flags, -1, 0))
     if (mapped === -1) {
-      refuseAbove(0, bytes)
+      refuseAbove(0, bytes, savers)
     }
     const address = Math.ceil(mapped / HUGE_PAGE) * HUGE_PAGE
     // Advice only: where huge pages are off, small ones serve.
@@ -70,11 +71,12 @@ export class NativeMemory {
 }
 
 // More than the machine has would be granted, and the process killed when it is touched.
-function refuseAbove(limit: number, bytes: number): void {
+function refuseAbove(limit: number, bytes: number, savers: string[]): void {
   if (bytes <= limit) return
   const [needed, there] = [bytes, usableMemory()].map((n) => `${(n / 1e9).toFixed(2)} GB`)
+  const ways = [...savers, "a smaller --batch, --context or model"].join(", ")
   throw new UserError(
-    `this run needs ${needed} of memory, and this machine has ${there} (try a smaller --batch, --context or model)`,
+    `this run needs ${needed} of memory, and this machine has ${there} (try ${ways})`,
   )
 }
 

@@ -39,8 +39,9 @@ export class Program {
     this.signatures = new Map(signatures.map((signature) => [signature.name, signature]))
   }
 
-  /** Plans, emits, compiles, links, and reserves the arena. */
-  static async link(source: ProgramSource, kernels: Kernels): Promise<Program> {
+  /** Plans, emits, compiles, links, and reserves the arena. Where memory is short, the error
+   * names `savers`. */
+  static async link(source: ProgramSource, kernels: Kernels, savers?: string[]): Promise<Program> {
     assert(
       kernels.precisions.includes(source.precision),
       `${kernels.name} has no kernels in ${source.precision}`,
@@ -51,7 +52,7 @@ export class Program {
     try {
       const sources = kernels.path ? [file] : [file, ...(await referenceSources())]
       const functions = await compile(sources, emitted.signatures, kernels.path)
-      return new Program(plan, allocate(plan.peak), functions, emitted.signatures)
+      return new Program(plan, allocate(plan.peak, savers), functions, emitted.signatures)
     } finally {
       rmSync(file)
     }

@@ -16,11 +16,14 @@ import {
   preset,
   SMALL,
 } from "../model/config.ts"
+import type { TrainingOptions } from "../model/program.ts"
 import { usableMemory } from "../native/cpu.ts"
 import type { Options } from "../options.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
+import type { GeluFusion } from "../program/fuse.ts"
 import type { ProgramSource } from "../program/link.ts"
 import { planMemory } from "../program/plan.ts"
+import type { Recompute } from "../program/recompute.ts"
 import { modelFile } from "./checkpoint.ts"
 
 export interface ModelChoice {
@@ -172,8 +175,20 @@ export function chooseBatch(options: Options, { maxT }: Config, usual: number) {
   return { B, T }
 }
 
+/** How the list of a step's calls is rewritten. */
+export type Rewrites = Pick<TrainingOptions, "classifierRows" | "recompute" | "geluFusion">
+
+export function chooseRewrites(options: Options): Rewrites {
+  const fusion = options.text("gelu-fusion")
+  return {
+    classifierRows: chooseClassifierRows(options),
+    recompute: options.text("recompute") as Recompute,
+    geluFusion: (fusion === "auto" ? 2 : Number(fusion)) as GeluFusion,
+  }
+}
+
 /** Rows of logits that exist at once by --classifier-rows; undefined: all. */
-export function chooseClassifierRows(options: Options): number | undefined {
+function chooseClassifierRows(options: Options): number | undefined {
   const rows = options.optionalNumber("classifier-rows")
   if (!rows) return undefined
   if (rows % CHUNK_ALIGN !== 0) {

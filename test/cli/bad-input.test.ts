@@ -126,7 +126,12 @@ const CONTRADICTIONS: Row[] = [
   ["train --init nothing", "--init nothing: no such file and no preset"],
   ["train --batch 300000", "tokens are too few for one batch of 300000×64"],
   ["plan --batch 1000000 --context 1000000 --context-max 1000000", "are above 2147483647"],
-  ["train --channels 65536 --heads 64", /needs [\d.]+ GB of memory, and this machine has/],
+  [
+    "train --channels 65536 --heads 64",
+    /needs [\d.]+ GB of memory, and this machine has [\d.]+ GB \(try --recompute block, a smaller --batch, /,
+  ],
+  ["train --channels 65536 --heads 64 --recompute block", "GB (try a smaller --batch, "],
+  ["plan --recompute blocks", "blocks is not one of 0, 1, 2, block (did you mean block?)"],
   [
     "train --hellaswag",
     "--hellaswag: there is neither data/hellaswag_val.bin nor dev/data/hellaswag/hellaswag_val.bin (name",

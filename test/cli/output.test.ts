@@ -68,6 +68,29 @@ describe("results go to stdout", () => {
     expect(bytes("lower bound")).toBeGreaterThanOrEqual(bytes("always alive"))
   })
 
+  test("plan ends with what each kind of recompute saves and costs", async () => {
+    const args = ["plan", "--context", "512", "--context-max", "512", "--vocab", "256"]
+    const table = async (mode: string) => {
+      const { stdout } = await llm(...args, "--recompute", mode)
+      const peak = /^peak +([\d,]+ bytes)$/m.exec(stdout)![1]!
+      return { peak, rows: stdout.split("\n").slice(-6, -1) }
+    }
+    const { peak, rows } = await table("0")
+    const cells = rows.map((row) => row.trim().split(/ {2,}/))
+    expect(cells[0]).toEqual(["recompute", "peak", "saved", "extra FLOPs", "extra traffic"])
+    expect(cells[1]).toEqual(["0", peak, "0 bytes", "0.0 %", "0 bytes"])
+    for (const [i, mode] of ["1", "2", "block"].entries()) {
+      const other = await table(mode)
+      expect(other.rows).toEqual(rows) // whatever is in force
+      expect(cells[2 + i]!.slice(0, 2)).toEqual([mode, other.peak])
+    }
+    const saved = cells.slice(1).map((row) => Number.parseInt(row[2]!.replaceAll(",", ""), 10))
+    expect(saved).toEqual(saved.toSorted((a, b) => a - b))
+    expect(new Set(saved).size).toBe(4)
+    expect(cells.map((row) => row[3]).slice(1, 4)).toEqual(["0.0 %", "0.0 %", "0.0 %"])
+    expect(Number.parseFloat(cells[4]![3]!)).toBeGreaterThan(10)
+  })
+
   test("emit prints the same C file every time, with every phase", async () => {
     const [{ stdout, stderr }, again] = [await llm("emit", ...SMALL), await llm("emit", ...SMALL)]
     expect(stderr).toBe("")
