@@ -67,7 +67,7 @@ function mostAlive(blocks: Block[]): number {
 
 function place(blocks: Block[], order: (a: Block, b: Block) => number) {
   const offsets = new Array<number>(blocks.length)
-  const placed: { block: Block; start: number; end: number }[] = [] // by start
+  const placed: Placed[] = [] // by start
   let peak = 0
   const indices = blocks.map((_, i) => i)
   // Equal blocks keep their order, so that the plan is the same everywhere.
@@ -77,7 +77,7 @@ function place(blocks: Block[], order: (a: Block, b: Block) => number) {
     const bytes = align(block.bytes)
     const start = lowestGap(placed, block, bytes)
     offsets[i] = start
-    const entry = { block, start, end: start + bytes }
+    const entry = { first: block.first, last: block.last, start, end: start + bytes }
     let at = placed.length
     while (at > 0 && placed[at - 1]!.start > start) at--
     placed.splice(at, 0, entry)
@@ -86,15 +86,14 @@ function place(blocks: Block[], order: (a: Block, b: Block) => number) {
   return { offsets, peak }
 }
 
+// Flat, as the search for gaps spends its time on these.
+type Placed = Pick<Block, "first" | "last"> & { start: number; end: number }
+
 /** The lowest start at which `bytes` fit between all blocks that are alive with this one. */
-function lowestGap(
-  placed: { block: Block; start: number; end: number }[],
-  { first, last }: Block,
-  bytes: number,
-): number {
+function lowestGap(placed: Placed[], { first, last }: Block, bytes: number): number {
   let start = 0
   for (const other of placed) {
-    if (other.block.last < first || other.block.first > last) continue
+    if (other.last < first || other.first > last) continue
     if (other.start - start >= bytes) break
     start = Math.max(start, other.end)
   }
