@@ -23,9 +23,9 @@ function planned(recompute: Recompute, options: Partial<TrainingOptions> = {}) {
   const { phases, always } = program
   const [forward, backward] = phases as [(typeof phases)[0], (typeof phases)[0]]
   const plan = planMemory(phases, always)
-  /** Activations that the forward pass makes and the backward pass reads. */
+  /** What the forward pass makes or scribbles on, and the backward pass uses. */
   const across = plan.placements
-    .filter(({ tensor }) => tensor.role === "activation")
+    .filter(({ tensor: { role } }) => role === "activation" || role === "scratch")
     .filter(({ first, last }) => first < forward.calls.length && last >= forward.calls.length)
     .map(({ tensor }) => tensor.name)
   return { forward, backward, plan, across }
