@@ -287,7 +287,9 @@ function readConfig(
 function configValue(spec: OptionSpec | undefined, label: string, value: unknown): Value {
   const wanted = { flag: "boolean", text: "string", int: "number", float: "number" } as const
   const type = wanted[spec?.kind ?? "text"]
-  if (typeof value !== type) {
+  // A choice such as 1 may stand as a number.
+  const isChoice = spec?.kind === "text" && spec.choices && typeof value === "number"
+  if (typeof value !== type && !isChoice) {
     const what = { boolean: "true or false", string: 'a "text"', number: "a number" }[type]
     throw new UserError(`${label} must be ${what}, but is ${JSON.stringify(value)}`)
   }

@@ -201,6 +201,13 @@ describe("a config file", () => {
     )
   })
 
+  test("a choice that is a number may stand as one", () => {
+    const path = config('recompute = 1\ngelu-fusion = "2"\n')
+    expect(parse("--config", path).resolved()).toMatchObject({ recompute: "1", "gelu-fusion": "2" })
+    const message = `${config("recompute = 3\n")}: recompute 3 is not one of 0, 1, 2, block`
+    expect(refusal("--config", path)).toStartWith(message)
+  })
+
   test.each([
     ["batch = [1]", "batch must be a number, but is [1]"],
     ['batch = "4"', 'batch must be a number, but is "4"'],

@@ -255,10 +255,11 @@ function optionsOf(bytes: Buffer): Record<string, Value> | undefined {
     const option = TRAIN.options.find(({ name }) => name === key && name !== "config")
     const kind = option?.kind ?? (key === "tokens" ? "text" : undefined)
     if (kind === "flag" ? typeof value !== "boolean" : kind === undefined) return undefined
+    const choices = option?.kind === "text" ? option.choices : undefined
+    const text = choices && typeof value === "number" ? `${value}` : value
     if (kind === "text") {
-      if (typeof value !== "string" || value === "") return undefined
-      const choices = option?.kind === "text" ? option.choices : undefined
-      if (choices && !choices.includes(value)) return undefined
+      if (typeof text !== "string" || text === "") return undefined
+      if (choices && !choices.includes(text)) return undefined
     }
     if (option?.kind === "int" || option?.kind === "float") {
       const { min, max = Number.MAX_VALUE, open } = option
@@ -266,7 +267,7 @@ function optionsOf(bytes: Buffer): Record<string, Value> | undefined {
       if ((open === "min" && value === min) || (open === "max" && value === max)) return undefined
       if (option.kind === "int" && !Number.isInteger(value)) return undefined
     }
-    values[key] = value as Value
+    values[key] = text as Value
   }
   return values
 }
