@@ -6,6 +6,7 @@
 
 #ifdef LLM_BF16
 typedef u32 pair_anywhere __attribute__((aligned(2), may_alias));
+typedef float pairs_anywhere __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
 
 #if defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
 // BFDOT multiplies by one lane, so that one is all there is to load.
@@ -32,10 +33,10 @@ INLINE vec multiply_add(vec acc, vec a, vec b) {
 
 /* Units along a row, `left` numbers of them; zeros follow. */
 INLINE vec load_units(const real *p, i64 left) {
-    if (left >= 2 * LANES) return load((const float *)p);
+    if (left >= 2 * LANES) return *(const pairs_anywhere *)p;
     real numbers[2 * LANES] = {0};
     for (i64 i = 0; i < left; i++) numbers[i] = p[i];
-    return load((const float *)numbers);
+    return *(const pairs_anywhere *)numbers;
 }
 
 /* Units of two rows, `stride` apart, of which there may be one only. */
