@@ -3,10 +3,13 @@
 
 import { plugin } from "bun"
 import { buildNative } from "../src/build/native.ts"
+import { isSanitized } from "./sanitizers.ts"
 
 const TIMEOUT_MS = 60_000
 
-const { warning } = await buildNative((line) => console.error(line), { forTests: true })
+if (isSanitized) delete process.env.LD_PRELOAD // this process is watched, not what it starts
+const purpose = isSanitized ? "sanitizers" : "tests"
+const { warning } = await buildNative((line) => console.error(line), purpose)
 if (warning) console.error(`warning: ${warning}`)
 
 // The default can only be set by each file itself, for its own tests.

@@ -21,7 +21,8 @@ import { INSTRUCTION_SETS, type InstructionSet } from "../native/cpu.ts"
 import { BF16_LIBRARIES, libraryFile } from "../native/library.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
-const SOURCES = join(ROOT, "c", "cpu")
+const CPU = join(ROOT, "c", "cpu")
+const REFERENCE = join(ROOT, "c", "reference")
 const CONTRACT = join(ROOT, "c", "llm.h")
 
 const ARCHITECTURE: Record<InstructionSet, string[]> = {
@@ -44,7 +45,18 @@ export const EMULATED_LIBRARIES = {
   amx: join(EMULATED_DIR, "libllm-emulated-amx.so"),
 }
 // More than -O1 takes four times as long to compile.
-const EMULATION = "-march=x86-64-v3 -O1 -DLLM_LANES_16 -Wno-psabi -Wl,-rpath,$ORIGIN/..".split(" ")
+const FOR_TESTS = ["-O1", "-Wno-psabi", "-Wl,-rpath,$ORIGIN/.."]
+const WIDE = ["-march=x86-64-v3", "-DLLM_LANES_16"]
+
+// The first mistake ends the process. UndefinedBehaviorSanitizer is told so when it runs: where the
+// compiler knows it, AddressSanitizer first clears the stack of signals, and trips over Bun's.
+// pointer-overflow takes as long to compile as all the rest, and what such a pointer touches is seen.
+// ThreadSanitizer is left out: it does not understand libgomp's barriers, and reports every loop.
+export const SANITIZERS = [
+  ...["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize=pointer-overflow"],
+  ...["-fsanitize-recover=undefined,float-cast-overflow", "-g1"],
+]
+const SANITIZED_DIR = join(NATIVE_BUILD_DIR, "sanitized")
 
 // errno and traps cost speed and nobody reads them; everything that could hide a NaN stays off.
 const FLAGS = "-std=gnu11 -O3 -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math"
@@ -59,77 +71,108 @@ export function findCompiler(): string | undefined {
 
 interface Product {
   path: string
+  sources: string // their folder
   flags: string[]
   withBf16: boolean
 }
 
 const libraries: Product[] = INSTRUCTION_SETS.map((name) => ({
   path: join(NATIVE_BUILD_DIR, libraryFile(name)),
+  sources: CPU,
   flags: ARCHITECTURE[name],
   withBf16: BF16_LIBRARIES.includes(name),
 }))
 const emulations: Product[] = [
-  { path: EMULATED_LIBRARIES.bf16, flags: EMULATION, withBf16: true },
-  { path: EMULATED_LIBRARIES.amx, flags: [...EMULATION, "-DLLM_EMULATED_AMX"], withBf16: true },
-]
+  { path: EMULATED_LIBRARIES.bf16, flags: [...WIDE, ...FOR_TESTS] },
+  { path: EMULATED_LIBRARIES.amx, flags: [...WIDE, "-DLLM_EMULATED_AMX", ...FOR_TESTS] },
+].map((product) => ({ ...product, sources: CPU, withBf16: true }))
 
-/** Builds the libraries that are missing or older than their sources, and for the tests the emulations.
- * Returns what to tell the user when there is nothing to build with. */
+/** A library for `bun run test:sanitize`, and the instruction set that it takes. */
+export interface Sanitized extends Product {
+  name: string
+  needs?: InstructionSet
+}
+function sanitized(name: string, flags: string[], more: Partial<Sanitized> = {}): Sanitized {
+  const path = join(SANITIZED_DIR, `libllm-${name.replaceAll(" ", "-")}.so`)
+  const all = [...flags, ...FOR_TESTS, ...SANITIZERS]
+  return { name, path, sources: CPU, flags: all, withBf16: true, ...more }
+}
+export const SANITIZED_REFERENCE = sanitized("reference", [], { sources: REFERENCE })
+/** What AVX2's masked loads and stores touch is not seen; other widths go number by number. */
+export const SANITIZED: Sanitized[] =
+  process.arch === "arm64"
+    ? [
+        sanitized("arm64", ARCHITECTURE.arm64, { withBf16: false }),
+        sanitized("arm64-bf16", ARCHITECTURE["arm64-bf16"], { needs: "arm64-bf16" }),
+      ]
+    : [
+        sanitized("4 lanes", ["-mfma"], { needs: "x86-64-v3" }), // as on arm64
+        sanitized("8 lanes", ["-march=x86-64-v3"], { withBf16: false, needs: "x86-64-v3" }),
+        sanitized("16 lanes", WIDE, { needs: "x86-64-v3" }),
+        sanitized("AMX", [...WIDE, "-DLLM_EMULATED_AMX"], { needs: "x86-64-v3" }),
+      ]
+
+const PRODUCTS = {
+  use: libraries,
+  tests: process.arch === "x64" ? [...libraries, ...emulations] : libraries,
+  sanitizers: [SANITIZED_REFERENCE, ...SANITIZED],
+}
+
+/** Builds the libraries for a purpose that are missing or older than their sources. Returns what to
+ * tell the user when there is nothing to build with. */
 export async function buildNative(
   log: (line: string) => void,
-  { forTests = false } = {},
+  purpose: keyof typeof PRODUCTS = "use",
 ): Promise<{ warning?: string }> {
   if (INSTRUCTION_SETS.length === 0) return { warning: `no kernel libraries for ${process.arch}` }
-  const wanted = forTests && process.arch === "x64" ? [...libraries, ...emulations] : libraries
-  const stale = wanted.filter((product) => !isFresh(product))
+  const stale = PRODUCTS[purpose].filter((product) => !isFresh(product))
   if (stale.length === 0) return {}
   const compiler = findCompiler()
   if (!compiler) {
     const what = "no C compiler found: only the slow reference kernels are built in"
     return { warning: `${what} (install gcc, on Debian: apt install build-essential; build again)` }
   }
-  writeBf16Sources()
-  log(`${compiler}: c/cpu → ${stale.map(({ path }) => basename(path)).join(", ")}`)
+  for (const dir of [EMULATED_DIR, SANITIZED_DIR]) mkdirSync(dir, { recursive: true })
+  for (const sources of new Set(stale.map((product) => product.sources))) writeBf16Sources(sources)
+  log(`${compiler}: c → ${stale.map(({ path }) => basename(path)).join(", ")}`)
   await Promise.all(stale.map((product) => compileLibrary(compiler, product)))
   copyOpenMP(compiler)
   return {}
 }
 
-const BF16_SOURCES = join(NATIVE_BUILD_DIR, "bf16")
+const bf16Folder = (sources: string) => join(NATIVE_BUILD_DIR, "bf16", basename(sources))
+const paths = (dir: string) => readdirSync(dir).map((name) => join(dir, name))
+const cFiles = (dir: string) => paths(dir).filter((path) => path.endsWith(".c"))
 
 /** A file of its own for each source that is compiled in a second kind. */
-function writeBf16Sources(): void {
-  rmSync(BF16_SOURCES, { recursive: true, force: true })
-  for (const dir of [BF16_SOURCES, EMULATED_DIR]) mkdirSync(dir, { recursive: true })
-  for (const path of sourceFiles().filter((path) => path.endsWith(".c"))) {
+function writeBf16Sources(sources: string): void {
+  const dir = bf16Folder(sources)
+  rmSync(dir, { recursive: true, force: true })
+  mkdirSync(dir, { recursive: true })
+  for (const path of cFiles(sources)) {
     const text = bf16Source(path, readFileSync(path, "utf8"))
-    if (text) writeFileSync(join(BF16_SOURCES, basename(path)), text)
+    if (text) writeFileSync(join(dir, basename(path)), text)
   }
 }
 
-function sourceFiles(): string[] {
-  return readdirSync(SOURCES).map((name) => join(SOURCES, name))
-}
-
-function isFresh({ path }: Product): boolean {
+function isFresh({ path, sources }: Product): boolean {
   if (!existsSync(path)) return false
-  const inputs = [...sourceFiles(), CONTRACT, import.meta.path]
+  const inputs = [...paths(sources), CONTRACT, import.meta.path]
   const newest = Math.max(...inputs.map((input) => statSync(input).mtimeMs))
   return statSync(path).mtimeMs > newest
 }
 
 async function compileLibrary(
   compiler: string,
-  { path: target, flags, withBf16 }: Product,
+  { path: target, sources, flags, withBf16 }: Product,
 ): Promise<void> {
   const temporary = `${target}.${process.pid}.tmp`
-  const again = withBf16 ? readdirSync(BF16_SOURCES).map((name) => join(BF16_SOURCES, name)) : []
-  const files = [...sourceFiles().filter((path) => path.endsWith(".c")), ...again]
+  const files = [...cFiles(sources), ...(withBf16 ? cFiles(bf16Folder(sources)) : [])]
   const args = [...FLAGS, ...flags, `-I${join(ROOT, "c")}`, "-o", temporary, ...files]
   const run = Bun.spawn([compiler, ...args, "-lm"], { stderr: "pipe" })
   const messages = await new Response(run.stderr).text()
   if ((await run.exited) !== 0)
-    throw new Error(`${compiler} failed on c/cpu, ${basename(target)}:\n${messages}`)
+    throw new Error(`${compiler} failed on ${sources}, ${basename(target)}:\n${messages}`)
   renameSync(temporary, target)
 }
 

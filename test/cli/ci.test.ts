@@ -15,27 +15,31 @@ writeFileSync(join(dir, "bin", "gcc"), "#!/bin/sh\n", { mode: 0o755 })
 afterAll(() => rmSync(dir, { recursive: true }))
 
 const NAMES = "(pass) one\n(pass) two [1.00ms]\n(skip) three\n(fail) four\n"
+const SEVEN = " 7 pass\n 0 fail\nRan 7 tests across 2 files. [1s]\n"
 const CLOSING = " 2 pass\n 1 skip\n 1 fail\n 9 expect() calls\nRan 4 tests across 1 file. [1.00s]\n"
 
 test.each([
-  [
-    "all that passed",
-    " 7 pass\n 0 fail\nRan 7 tests across 2 files. [1s]\n",
-    "exit 0",
-    0,
-    [7, 0, 0],
-  ],
+  ["all that passed", SEVEN, "exit 0", 0, [7, 0, 0]],
   ["some that failed", `${NAMES}\n${CLOSING}`, "exit 1", 1, [2, 1, 1]],
   ["those before a crash", NAMES, "kill -SEGV $$", 139, [2, 1, 1]],
   ["none, when there was nothing", "", "exit 1", 1, [0, 0, 0]],
-] as const)("it counts %s", async (_, output, end, status, [pass, fail, skip]) => {
-  // An npm whose tests print this and end so.
-  writeFileSync(join(dir, "output"), output)
-  const npm = `#!/bin/bash\n[ "$1" = test ] || exit 0\ncat "${dir}/output"\n${end}\n`
-  writeFileSync(join(dir, "bin", "npm"), npm, { mode: 0o755 })
-  const env = { ...process.env, PATH: `${join(dir, "bin")}:${process.env.PATH}` }
-  const { code, stdout } = await run([join(dir, ".ci", "run")], { cwd: dir, env })
-  expect(code).toBe(status)
-  expect(stdout).toEndWith(`${pass} passed, ${fail} failed, ${skip} skipped\n`)
-  expect(stdout.includes("did not get to its end")).toBe(!output.includes("Ran "))
+] as const)("it counts %s, and adds the other run's", async (_, output, end, status, counts) => {
+  const [pass, fail, skip] = counts
+  // An npm with two runs of tests: one prints this and ends so, the other ends well.
+  for (const which of ["test", "run test:sanitize"]) {
+    writeFileSync(join(dir, "output"), output)
+    writeFileSync(join(dir, "other"), SEVEN)
+    const npm = `#!/bin/bash
+case "$*" in
+"${which}") cat "${dir}/output"; ${end} ;;
+test | "run test:sanitize") cat "${dir}/other" ;;
+esac
+`
+    writeFileSync(join(dir, "bin", "npm"), npm, { mode: 0o755 })
+    const env = { ...process.env, PATH: `${join(dir, "bin")}:${process.env.PATH}` }
+    const { code, stdout } = await run([join(dir, ".ci", "run")], { cwd: dir, env })
+    expect(code).toBe(status)
+    expect(stdout).toEndWith(`${pass + 7} passed, ${fail} failed, ${skip} skipped\n`)
+    expect(stdout.includes("did not get to its end")).toBe(!output.includes("Ran "))
+  }
 })

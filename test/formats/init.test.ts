@@ -2,9 +2,11 @@
 
 import { describe, expect, test } from "bun:test"
 import { bytesOf } from "../../src/formats/header.ts"
-import { Kernels, libraries } from "../../src/native/library.ts"
+import type { Kernels } from "../../src/native/library.ts"
 import { allocate } from "../../src/native/memory.ts"
 import { fixture } from "../fixtures/weights.ts"
+import { heading, reference, testedLibraries } from "../libraries.ts"
+import { poison, unpoison } from "../poison.ts"
 
 const ROOM = 80_000 // numbers: more than a block that the CPU library works on in parallel
 const GUARD = 64
@@ -28,7 +30,10 @@ function seeded(kernels: Kernels, seed: number) {
       .fill(CANARY, 0, GUARD)
       .fill(Number.NaN, GUARD, end)
       .fill(CANARY, end, end + GUARD)
+    const guards = [outAddress - 4 * GUARD, outAddress + 4 * n]
+    for (const address of guards) poison(address, 4 * GUARD)
     kernels.call("normal_fill", outAddress, memory.address, n, mean, std)
+    for (const address of guards) unpoison(address, 4 * GUARD)
     const outside = [...room.subarray(0, GUARD), ...room.subarray(end, end + GUARD)]
     expect(outside.every((x) => x === CANARY)).toBe(true)
     return room.slice(GUARD, end)
@@ -67,11 +72,10 @@ function drawModel(kernels: Kernels, { seed, config }: Initial): Float32Array {
   return Float32Array.from(tensors.flatMap((tensor) => [...tensor]))
 }
 
-const reference = await Kernels.open("reference")
-
-for (const { name, reason } of await libraries()) {
-  const kernels = reason === undefined ? await Kernels.open(name) : undefined
-  describe(reason === undefined ? name : `${name} (skipped: ${reason})`, () => {
+const ofReference = { name: "reference", kernels: reference, withBf16: true }
+for (const library of [ofReference, ...(await testedLibraries())]) {
+  const { kernels } = library
+  describe(heading(library), () => {
     for (const { seed, mean, std, counts, sha256: hashes, last } of fixture.draws) {
       test.skipIf(!kernels)(`seed ${seed} draws PyTorch's numbers, call after call`, () => {
         const draw = seeded(kernels!, seed)

@@ -10,6 +10,7 @@ const EPS_BF16 = 2 ** -7 // from 1 to the next number
 
 /** Draws numbers that bf16 can hold. */
 export class Bf16Random extends Random {
+  override readonly isBf16 = true
   override stored(numbers: Float32Array): Float32Array {
     return numbers.map((x) => fromBf16(roundToBf16(x)))
   }

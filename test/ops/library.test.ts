@@ -2,14 +2,15 @@
 
 import { describe, expect, test } from "bun:test"
 import { readdirSync } from "node:fs"
-import { Kernels, libraries } from "../../src/native/library.ts"
+import { heading, reference, testedLibraries } from "../libraries.ts"
 
 const C_DIR = `${import.meta.dir}/../../c`
 
-for (const { name, reason } of await libraries()) {
-  const kernels = reason === undefined ? await Kernels.open(name) : undefined
+const ofReference = { name: "reference", kernels: reference, withBf16: true }
+for (const library of [ofReference, ...(await testedLibraries())]) {
+  const { name, kernels } = library
   const limit = name === "reference" ? 1 : 4
-  describe(reason === undefined ? name : `${name} (skipped: ${reason})`, () => {
+  describe(heading(library), () => {
     test.skipIf(!kernels)("llm_threads sets the number of threads, and 0 keeps it", () => {
       for (const n of [4, 1, 3]) {
         expect(kernels!.call("llm_threads", n)).toBe(Math.min(n, limit))

@@ -2,6 +2,8 @@
 // and on every library, and no two cases are alike.
 
 export class Random {
+  /** Whether the numbers are for a kernel's bf16 kind. */
+  readonly isBf16: boolean = false
   private state: number
 
   constructor(seed: string) {

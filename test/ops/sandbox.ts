@@ -4,6 +4,7 @@
 import { fromBf16, roundToBf16 } from "../../src/data/bf16.ts"
 import { contract, type Kernels } from "../../src/native/library.ts"
 import { allocate } from "../../src/native/memory.ts"
+import { poison, unpoison } from "../poison.ts"
 import type { Arguments } from "./case.ts"
 
 export type Numbers = Float32Array | Float64Array | Int32Array | Uint16Array
@@ -61,7 +62,11 @@ export function runKernel(kernels: Kernels, kernel: string, args: Arguments): Ou
     const target = "kind" in arg && arg.kind === "alias" ? arg.of : name
     return memory.address + placed.get(target)!.offset
   })
+  const { address } = memory
+  poison(address, end)
+  for (const { offset, view } of placed.values()) unpoison(address + offset, view.byteLength)
   kernels.call(kernel, ...values)
+  unpoison(address, end)
   return inspect([...placed.values()], end)
 }
 

@@ -100,8 +100,7 @@ function backward(sizes: Sizes): Case {
           qkv,
           out: Float32Array.from(out),
           lse: Float32Array.from(lse),
-          // LLM_ATTENTION_SCRATCH, where both types share the case.
-          scratch: scratch(B * T * (NH + 2 * C)),
+          scratch: scratch(B * T * (NH + (random.isBf16 ? 2 * C : 0))), // LLM_ATTENTION_SCRATCH
           B,
           T,
           C,
