@@ -3,7 +3,18 @@
 // into a cache folder named by their content; run from a checkout, they are used where they lie.
 
 import { createHash, randomBytes } from "node:crypto"
-import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import {
+  constants,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, join } from "node:path"
 import { reason } from "../data/files.ts"
@@ -69,7 +80,7 @@ export async function assetPaths(names: string[]): Promise<string[]> {
 export function unpack(dir: string, name: string, content: Uint8Array): string {
   const path = join(dir, name)
   try {
-    if (Buffer.compare(readFileSync(path), content) === 0) return path
+    if (isOwn(path) && Buffer.compare(readFileSync(path), content) === 0) return path
   } catch {
     // absent: written below
   }
@@ -78,15 +89,28 @@ export function unpack(dir: string, name: string, content: Uint8Array): string {
     writeFileSync(temporary, content, { mode: 0o600 })
     renameSync(temporary, path)
   } catch (error) {
-    throw new UserError(`${path}: cannot unpack: ${reason(error)} (${CACHE_HINT})`)
+    const named = join(realpathSync(dir), name)
+    throw new UserError(`${named}: cannot unpack: ${reason(error)} (${CACHE_HINT})`)
   }
   return path
+}
+
+// By a link that was laid when the folder was less strict, somebody could change what was compared.
+function isOwn(path: string): boolean {
+  const stats = lstatSync(path)
+  return stats.isFile() && stats.nlink === 1 && belongsToUser(stats)
+}
+
+function belongsToUser({ uid, mode }: { uid: number; mode: number }): boolean {
+  return uid === process.getuid!() && (mode & 0o022) === 0
 }
 
 const CACHE_HINT = "set LLM_CACHE to a folder that you can write"
 
 let cache: Promise<string> | undefined
-/** The folder for unpacked and generated files, mode 0700, named by what the executable holds. */
+/** The folder for unpacked and generated files, mode 0700, named by what the executable holds: a path
+ * to the folder itself as it was opened and checked, for this process. Whoever may write in a folder
+ * above it can put another in its place, but not here. */
 export function cacheDir(): Promise<string> {
   cache ??= makeCacheDir()
   return cache
@@ -94,19 +118,20 @@ export function cacheDir(): Promise<string> {
 
 async function makeCacheDir(): Promise<string> {
   const dir = isCompiled ? join(cacheRoot(), await contentHash()) : join(BUILD_DIR, "cache")
+  let folder: number
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 })
+    folder = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
   } catch (error) {
     throw new UserError(`${dir}: cannot make the cache folder: ${reason(error)} (${CACHE_HINT})`)
   }
   // Libraries are loaded from here: nobody else may be able to replace them.
-  const { uid, mode } = lstatSync(dir)
-  if (uid !== process.getuid!() || (mode & 0o022) !== 0) {
+  if (!belongsToUser(fstatSync(folder))) {
     throw new UserError(
       `${dir}: the cache folder belongs to, or is writable by, someone else (${CACHE_HINT})`,
     )
   }
-  return dir
+  return `/proc/self/fd/${folder}`
 }
 
 async function contentHash(): Promise<string> {

@@ -3,7 +3,8 @@
 // two names that TinyCC looks for, libm.so and libc.so, are links to the run-time libraries.
 
 import { cc } from "bun:ffi"
-import { existsSync, mkdirSync, symlinkSync } from "node:fs"
+import { randomBytes } from "node:crypto"
+import { existsSync, mkdirSync, readlinkSync, renameSync, symlinkSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { assert, UserError } from "../errors.ts"
 import { assetNames, assetPaths, cacheDir, readAsset, unpack } from "./assets.ts"
@@ -20,18 +21,24 @@ async function linkFolder(): Promise<string> {
   const dir = join(await cacheDir(), "link")
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   for (const name of ["libm.so", "libc.so"]) {
-    const link = join(dir, name)
-    if (existsSync(link)) continue
     const target = LIBRARY_FOLDERS.map((folder) => join(folder, `${name}.6`)).find(existsSync)
     if (!target) throw new UserError(`${name}.6 is in none of ${LIBRARY_FOLDERS.join(", ")}`)
-    try {
-      symlinkSync(target, link)
-    } catch (error) {
-      // Another process may have made it in between.
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
-    }
+    const link = join(dir, name)
+    if (pointsAt(link) === target) continue
+    // Absent, or another machine's that has the same home.
+    const temporary = `${link}.${randomBytes(6).toString("hex")}.tmp`
+    symlinkSync(target, temporary)
+    renameSync(temporary, link)
   }
   return dir
+}
+
+function pointsAt(link: string): string | undefined {
+  try {
+    return readlinkSync(link)
+  } catch {
+    return undefined
+  }
 }
 
 /** Paths of the reference kernels' sources, and of a second file for each that llm.h's REAL asks to be

@@ -1,5 +1,6 @@
 // Joins an emitted program with a kernel library, and with the arena that it runs in.
 
+import { randomBytes } from "node:crypto"
 import { rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert } from "../errors.ts"
@@ -47,8 +48,9 @@ export class Program {
       `${kernels.name} has no kernels in ${source.precision}`,
     )
     const { plan, emitted } = await emitProgram(source)
-    const file = join(await cacheDir(), `step-${process.pid}-${linked++}.c`)
-    writeFileSync(file, emitted.source)
+    // Another machine with the same home may have a process of the same number.
+    const file = join(await cacheDir(), `step-${randomBytes(6).toString("hex")}.c`)
+    writeFileSync(file, emitted.source, { flag: "wx" })
     try {
       const sources = kernels.path ? [file] : [file, ...(await referenceSources())]
       const functions = await compile(sources, emitted.signatures, kernels.path)
@@ -93,8 +95,6 @@ export class Program {
     return offsetOf(tensor, this.offsets)
   }
 }
-
-let linked = 0
 
 /** The plan and the C file, without running anything. */
 export async function emitProgram({ title, precision, phases, always }: ProgramSource) {
