@@ -59,22 +59,26 @@ export class Loader {
 
   /** From token files: a path or a glob, in the order of their names. */
   static open(pattern: string, options: LoaderOptions): Loader {
-    const shards = findFiles(pattern).map((path) =>
-      Loader.cut(TokenFile.open(path, options.vocabulary), options),
-    )
+    const shards = findFiles(pattern).map((path) => {
+      const file = TokenFile.open(path, options.vocabulary)
+      const shard = Loader.cut(file, options)
+      file.checkTokens(options.vocabulary)
+      return shard
+    })
     return new Loader(shards, Loader.complete(options))
   }
 
   /** From tokens in memory. */
   static over(path: string, tokens: Tokens, options: LoaderOptions): Loader {
-    checkTokens(path, tokens, options.vocabulary)
     const source: Source = {
       path,
       length: tokens.length,
       read: (into, first) => into.set(tokens.subarray(first, first + into.length)),
       close: () => {},
     }
-    return new Loader([Loader.cut(source, options)], Loader.complete(options))
+    const shard = Loader.cut(source, options)
+    checkTokens(path, tokens, options.vocabulary)
+    return new Loader([shard], Loader.complete(options))
   }
 
   private static complete(options: LoaderOptions): Required<LoaderOptions> {

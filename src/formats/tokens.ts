@@ -23,7 +23,12 @@ export type Tokens = Uint16Array | Uint32Array | Int32Array
 /** A token file that is no longer what it was when it was opened. */
 export class FileChanged extends UserError {}
 
-type Layout = { start: number; tokenBytes: number; Numbers: Tokens["constructor"]; count: number }
+type Layout = {
+  start: number
+  tokenBytes: number
+  Numbers: new (length: number | ArrayBuffer, start?: number, count?: number) => Tokens
+  count: number
+}
 
 /** A token file, open for reading. */
 export class TokenFile {
@@ -36,8 +41,8 @@ export class TokenFile {
     private readonly identity: string,
   ) {}
 
-  /** Opens a file after checking its header against its size, and every token against the
-   * vocabulary: a bad one that is found after hours of training would end the run. */
+  /** Opens a file after checking its header against its size. A headerless one is told by its first
+   * token, which the vocabulary must have. */
   static open(path: string, vocabulary: number): TokenFile {
     const bytes = fileBytes(path, HINT)
     if (bytes === 0) throw new UserError(`${path}: the file is empty (${HINT})`)
@@ -54,13 +59,7 @@ export class TokenFile {
       const head = new Int32Array(3)
       readExactly(path, handle, new Uint8Array(head.buffer, 0, Math.min(12, bytes & ~3)), 0)
       const layout = checkHeader(path, bytes, head, vocabulary)
-      const file = new TokenFile(path, layout, identityOf(fstatSync(handle, { bigint: true })))
-      for (let first = 0; first < file.length; first += PIECE) {
-        const piece = file.raw(handle, first, Math.min(PIECE, file.length - first))
-        checkTokens(path, piece, vocabulary, first)
-      }
-      file.scratch = new ArrayBuffer(0)
-      return file
+      return new TokenFile(path, layout, identityOf(fstatSync(handle, { bigint: true })))
     } finally {
       closeSync(handle) // a data set may have more files than may be open
     }
@@ -70,9 +69,23 @@ export class TokenFile {
     return this.layout.count
   }
 
+  /** Reads the whole file and refuses a token outside the vocabulary. One that is found after hours of
+   * training would end the run. */
+  checkTokens(vocabulary: number): void {
+    const { Numbers } = this.layout
+    const piece = new Numbers(Math.min(PIECE, this.length))
+    for (let first = 0; first < this.length; first += PIECE) {
+      const tokens = piece.subarray(0, Math.min(PIECE, this.length - first))
+      this.read(tokens, first)
+      checkTokens(this.path, tokens, vocabulary, first)
+    }
+    this.close()
+    this.scratch = new ArrayBuffer(0)
+  }
+
   /** Fills `into` with the tokens from number `first` on. Throws FileChanged when the file has been
    * replaced, changed or taken away since it was opened. */
-  read(into: Int32Array, first: number): void {
+  read(into: Tokens, first: number): void {
     const { path } = this
     try {
       this.handle ??= openSync(path, "r")
@@ -101,7 +114,7 @@ export class TokenFile {
     }
     const bytes = new Uint8Array(this.scratch, 0, count * tokenBytes)
     readExactly(this.path, handle, bytes, start + first * tokenBytes)
-    return new (Numbers as Uint16ArrayConstructor)(this.scratch, 0, count)
+    return new Numbers(this.scratch, 0, count)
   }
 }
 
@@ -180,6 +193,7 @@ export function checkTokens(path: string, tokens: Tokens, vocabulary: number, fi
 /** All tokens of a file. */
 export function readTokens(path: string, vocabulary: number): Int32Array {
   const file = TokenFile.open(path, vocabulary)
+  file.checkTokens(vocabulary)
   const tokens = new Int32Array(file.length)
   file.read(tokens, 0)
   file.close()

@@ -133,10 +133,12 @@ describe("a resumed run is the undisturbed one", () => {
       await llm(`${SHORT} ${args} --out whole`)
       for (const rest of [`${SHORT} ${args} --out stopped`, "train --resume --out stopped"]) {
         const child = Bun.spawn([LLM, ...rest.split(" ")], { cwd: dir, stdout: "pipe" })
+        let isKilled = false
         for await (const chunk of child.stdout) {
           // Once: a second one would end it within the step.
-          if (child.killed || !/^step +\d+\//m.test(new TextDecoder().decode(chunk))) continue
+          if (isKilled || !/^step +\d+\//m.test(new TextDecoder().decode(chunk))) continue
           child.kill("SIGINT")
+          isKilled = true
         }
         expect(await child.exited).toBe(130)
         expect(verifyAll(path("stopped")).length).toBeGreaterThan(0)
