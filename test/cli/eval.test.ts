@@ -9,6 +9,7 @@ import { writeTokens } from "../../src/formats/tokens.ts"
 import { choicesFile, randomExample } from "../fixtures/choices.ts"
 import { Random } from "../ops/random.ts"
 import { buildExecutable, LLM, run, SHAPE, TRAIN, writeSmallTokens } from "./executable.ts"
+import { metricsOf } from "./runs.ts"
 
 const TIMEOUT_MS = 120_000
 const dir = mkdtempSync(join(tmpdir(), "llm-eval-"))
@@ -43,12 +44,7 @@ beforeAll(async () => {
 
 afterAll(() => rmSync(dir, { recursive: true }))
 
-type Metrics = Record<string, number>
-const metrics = (folder: string): Metrics[] =>
-  read(`${folder}/metrics.jsonl`)
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line))
+const metrics = (folder: string) => metricsOf(path(folder))
 const last = (folder: string, key: string) => metrics(folder).findLast((line) => key in line)![key]!
 
 /** What eval says of a loss over this many tokens. */

@@ -20,6 +20,7 @@ import { readModelHeader } from "../../src/formats/model.ts"
 import { readTokens, writeTokens } from "../../src/formats/tokens.ts"
 import { VERSION } from "../../src/version.ts"
 import { buildExecutable, LLM, run, SHAPE, TRAIN, writeSmallTokens } from "./executable.ts"
+import { metricsOf, TIMING, untimed } from "./runs.ts"
 
 const TIMEOUT_MS = 120_000
 const dir = mkdtempSync(join(tmpdir(), "llm-run-"))
@@ -37,15 +38,7 @@ beforeAll(async () => {
 
 afterAll(() => rmSync(dir, { recursive: true }))
 
-type Metrics = Record<string, number>
-const metrics = (folder: string): Metrics[] =>
-  read(`${folder}/metrics.jsonl`)
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line))
-const TIMING = ["ms", "tokensPerSecond", "mfu"]
-const untimed = (lines: Metrics[]) =>
-  lines.map((line) => Object.fromEntries(Object.entries(line).filter(([k]) => !TIMING.includes(k))))
+const metrics = (folder: string) => metricsOf(path(folder))
 
 describe("a run folder", () => {
   test("holds the log, the metrics, the options and the checkpoint", () => {

@@ -3,9 +3,9 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { verifyDone } from "../../src/formats/done.ts"
-import { completeSteps, doneName, filesOf, modelName } from "../../src/train/checkpoint.ts"
+import { completeSteps, doneName, filesOf } from "../../src/train/checkpoint.ts"
 
-const TIMING = ["ms", "tokensPerSecond", "mfu"]
+export const TIMING = ["ms", "tokensPerSecond", "mfu"]
 
 export type Metrics = Record<string, number>
 
@@ -50,5 +50,3 @@ export function remains(folder: string): string[] {
     (name) => name.endsWith(".tmp") || (/^(model|state)_/.test(name) && !whole.has(name)),
   )
 }
-
-export const lastModel = (folder: string) => modelName(completeSteps(folder).at(-1)!)
