@@ -224,7 +224,7 @@ export const TRAIN: CommandSpec = {
       group: "Run",
       ...int(0),
       default: 0,
-      help: "checkpoints of every so many steps stay as well",
+      help: "with --keep: those of every so many steps stay as well; 0: none",
     },
     {
       name: "resume",

@@ -19,13 +19,7 @@ import { findBad } from "../program/check.ts"
 import { Program } from "../program/link.ts"
 import { modelName } from "../train/checkpoint.ts"
 import { Display, warn } from "../train/display.ts"
-import {
-  checkpointBytes,
-  checkpointConfig,
-  forget,
-  loadCheckpoint,
-  resumed,
-} from "../train/resume.ts"
+import { checkpointConfig, forget, loadCheckpoint, resumed } from "../train/resume.ts"
 import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
 import {
@@ -44,7 +38,7 @@ import {
   Trainer,
   type TrainOptions,
 } from "../train/trainer.ts"
-import { CheckpointWriter, type Keeping } from "../train/writer.ts"
+import { CheckpointWriter, checkpointBytes, type Keeping } from "../train/writer.ts"
 import { TRAIN } from "./train-spec.ts"
 
 const DIVERGED = 3 // exit code of a run whose numbers went bad
@@ -64,9 +58,10 @@ async function run(given: Options): Promise<number> {
   const data = { ...(await openData(options, loaderShape)), hellaswag }
   const settings = trainOptions(options, shape, data)
   const { steps } = settings.schedule
-  if (checkpoint && checkpoint.step >= steps) {
-    process.stdout.write(`${out} is complete: ${steps} steps (go on with a higher --steps)\n`)
-    return 0
+  if (checkpoint && checkpoint.step > steps) {
+    throw new UserError(
+      `--steps ${steps}: ${out} has made ${checkpoint.step} steps already (raise it, or resume with that many)`,
+    )
   }
 
   const precision = options.text("precision") as Precision
@@ -109,8 +104,10 @@ async function run(given: Options): Promise<number> {
   const again = rewrites.recompute === "0" ? "" : `, recompute ${rewrites.recompute}`
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}${again}`)
   if (!folder) display.say("            nothing is kept without --out FOLDER")
+  if (start?.step === steps) display.say("            complete: go on with a higher --steps")
   const writer =
     folder && new CheckpointWriter(program, tensors, config, B, folder, keeping(options))
+  if (settings.checkpointEvery > 0) await writer?.start()
   const signatures = await contract()
   const around: Surroundings = {
     display,
@@ -120,7 +117,7 @@ async function run(given: Options): Promise<number> {
     findBad: (search) => findBad(program, tensors, kernels, signatures, search),
   }
   const trainer = new Trainer(program, tensors, config, data, settings, around, start)
-  const isNew = () => trainer.state.step > (start?.step ?? 0)
+  const isNew = () => trainer.steps > (start?.step ?? 0)
   try {
     const outcome = await trainer.run(stop)
     if (outcome.steps === 0) folder?.discard()
@@ -150,9 +147,9 @@ async function keep(trainer: Trainer, { display, folder, writer }: Surroundings)
   if (!folder || !writer) return
   await writer.idle()
   folder.flush()
-  const { state } = trainer
-  await writer.begin(state)
-  display.say(`wrote ${folder.file(modelName(state.step))}`)
+  const warning = writer.write(trainer.state())
+  if (warning) display.warn(warning)
+  display.say(`wrote ${folder.file(modelName(trainer.steps))}`)
 }
 
 function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions {

@@ -1,9 +1,9 @@
 // The file DONE_<step>, written last: the checkpoint's files and their SHA-256, as `sha256sum -c` reads
 // them. llm.c looks for the name alone, and leaves its own empty.
 
-import { closeSync, openSync, readFileSync, readSync } from "node:fs"
+import { closeSync, existsSync, openSync, readFileSync, readSync } from "node:fs"
 import { join } from "node:path"
-import { reason } from "../data/files.ts"
+import { fileBytes, reason } from "../data/files.ts"
 import { UserError } from "../errors.ts"
 
 const PIECE = 2 ** 22 // bytes
@@ -15,15 +15,16 @@ export function doneText(sums: Sums): string {
   return sums.map(({ name, sha256 }) => `${sha256}  ${name}\n`).join("")
 }
 
+/** A checkpoint that is proven not to be what it was when it was written. */
+export class Damaged extends UserError {}
+
 /** Refuses a checkpoint whose DONE file does not list exactly these files of its folder, or one that
- * is not what it was when it was written. */
+ * is not what it was: those are Damaged. Throws another UserError for a file that cannot be read. */
 export function verifyDone(folder: string, done: string, names: string[]): void {
   const path = join(folder, done)
-  const wrong = (what: string) => new UserError(`${path}: ${what}`)
-  const file = Bun.file(path)
-  if (file.size > MAX_BYTES) throw wrong(`${file.size} bytes are no list of checksums`)
+  const wrong = (what: string) => new Damaged(`${path}: ${what}`)
+  if (fileBytes(path) > MAX_BYTES) throw wrong("it is too long for a list of checksums")
   const text = readText(path)
-  if (text === "") throw wrong("it holds no checksums: another program wrote it")
   const lines = text.split("\n")
   if (lines.pop() !== "") throw wrong("its last line is cut short")
   const sums = lines.map((line, i) => {
@@ -36,8 +37,11 @@ export function verifyDone(folder: string, done: string, names: string[]): void 
     throw wrong(`it does not list ${names.join(" and ")}`)
   }
   for (const { name, sha256 } of sums) {
-    if (fileSum(join(folder, name)) !== sha256) {
-      throw new UserError(`${join(folder, name)}: it is damaged: its checksum is not ${done}'s`)
+    const file = join(folder, name)
+    if (!existsSync(file)) throw new Damaged(`${file}: it is gone`)
+    fileBytes(file) // a regular one: nothing else is to be opened
+    if (fileSum(file) !== sha256) {
+      throw new Damaged(`${file}: it is damaged: its checksum is not ${done}'s`)
     }
   }
 }

@@ -6,7 +6,8 @@
 //   40–41 T      42, 43 losses and norms in the windows that follow, f64 each
 //
 // In place of llm.c's generators stand the numbers that ours are made from: the seed, and for the order
-// of the data the epoch too.
+// of the data the epoch too. llm.c can go on from such a state where the data stand in sequence, but not
+// where they are shuffled: its order is one of batches.
 
 import type { LoaderPosition } from "../data/loader.ts"
 import { assert } from "../errors.ts"

@@ -92,7 +92,7 @@ export class TokenFile {
       // What the name stands for now, and what this handle holds: neither may have changed.
       const now = [statSync(path, { bigint: true }), fstatSync(this.handle, { bigint: true })]
       if (now.some((stats) => identityOf(stats) !== this.identity)) {
-        throw new FileChanged(`${path}: the file has changed since the run began (${CHANGED_HINT})`)
+        throw new FileChanged(`${path}: the file has changed since it was opened (${CHANGED_HINT})`)
       }
     } catch (error) {
       if (error instanceof FileChanged) throw error
@@ -118,7 +118,7 @@ export class TokenFile {
   }
 }
 
-const CHANGED_HINT = "put the file back as it was, and go on with --resume"
+const CHANGED_HINT = "put it back as it was; a run with --out goes on by --resume"
 
 const identityOf = ({ dev, ino, size, mtimeNs }: BigIntStats) => [dev, ino, size, mtimeNs].join()
 

@@ -18,6 +18,7 @@ function open() {
     syscall: { args: ["i64", "i64", "i64"], returns: "i64" },
     sigaction: { args: ["i32", "u64", "u64"], returns: "i32" },
     flock: { args: ["i32", "i32"], returns: "i32" },
+    __errno_location: { args: [], returns: "ptr" },
     setenv: { args: ["cstring", "cstring", "i32"], returns: "i32" },
   }).symbols
 }

@@ -1,17 +1,27 @@
 // One process a run folder: an advisory lock on an open file, which the system takes back whenever
 // and however the process ends.
 
+import { read } from "bun:ffi"
 import { closeSync, openSync } from "node:fs"
+import { resolve } from "node:path"
 import { libc } from "./libc.ts"
 
 const LOCK_EX = 2
 const LOCK_NB = 4
+const EWOULDBLOCK = 11
+
+const held = new Set<string>()
 
 /** Takes the lock on a file, which is made if need be, until the process ends. False when another
- * process has it, or when the file system knows no locks. */
+ * process has it. A file system without locks lets everybody in. */
 export function lockFile(path: string): boolean {
+  if (held.has(resolve(path))) return true
   const file = openSync(path, "a")
-  if (libc().flock(file, LOCK_EX | LOCK_NB) === 0) return true
-  closeSync(file)
-  return false
+  const { flock, __errno_location } = libc()
+  if (flock(file, LOCK_EX | LOCK_NB) !== 0 && read.i32(__errno_location()!) === EWOULDBLOCK) {
+    closeSync(file)
+    return false
+  }
+  held.add(resolve(path))
+  return true
 }

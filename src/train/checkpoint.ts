@@ -5,7 +5,7 @@ import { readdirSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { reason, syncFolder, temporaryFor } from "../data/files.ts"
 import { UserError } from "../errors.ts"
-import { verifyDone } from "../formats/done.ts"
+import { Damaged, verifyDone } from "../formats/done.ts"
 
 const digits = (n: number, width: number) => `${n}`.padStart(width, "0")
 
@@ -34,26 +34,34 @@ function names(folder: string): string[] {
   }
 }
 
-/** The newest checkpoint whose files are what they were when they were written. `warn` is told of each
- * newer one that is not. undefined: the folder has none. Throws when it has, but all are damaged. */
+/** Those that this program wrote: llm.c leaves its DONE files empty. */
+export function ownSteps(folder: string): number[] {
+  return completeSteps(folder).filter((step) => {
+    const stats = statSync(join(folder, doneName(step)), { throwIfNoEntry: false })
+    return stats?.isFile() && stats.size > 0
+  })
+}
+
+/** The newest checkpoint whose files are what they were when they were written, and what is wrong with
+ * newer ones; undefined where the folder has none. Throws when it has, but all are damaged, or one
+ * cannot be read. */
 export function newestCheckpoint(
   folder: string,
-  warn: (text: string) => void,
-): { step: number; damaged: number[] } | undefined {
-  const damaged: number[] = []
-  for (const step of completeSteps(folder).reverse()) {
+): { step: number; damaged: { step: number; why: string }[] } | undefined {
+  const steps = ownSteps(folder).reverse()
+  const damaged: { step: number; why: string }[] = []
+  for (const step of steps) {
     try {
       verifyDone(folder, doneName(step), filesOf(step))
       return { step, damaged }
     } catch (error) {
-      if (!(error instanceof UserError)) throw error
-      warn(error.message)
-      damaged.push(step)
+      if (!(error instanceof Damaged)) throw error
+      damaged.push({ step, why: error.message })
     }
   }
   if (damaged.length === 0) return undefined
   throw new UserError(
-    `${folder}: all ${damaged.length} checkpoints are damaged (train anew in another --out, or put a good copy there)`,
+    `${damaged[0]!.why}, and so is every other checkpoint there (train anew in another --out, or put a good copy there)`,
   )
 }
 

@@ -12,11 +12,11 @@ export class Outliers {
   }
 
   /** Takes in a number. Returns its z-score, how many standard deviations it is above the window's mean;
-   * undefined while the window is not full. */
+   * undefined while the window is being filled. */
   push(x: number): number | undefined {
     this.window.push(x)
-    if (this.window.length < WINDOW) return undefined
-    if (this.window.length > WINDOW) this.window.shift()
+    if (this.window.length <= WINDOW) return undefined
+    this.window.shift()
     const mean = this.window.reduce((sum, y) => sum + y, 0) / WINDOW
     const variance = this.window.reduce((sum, y) => sum + (y - mean) ** 2, 0) / WINDOW
     return variance === 0 ? 0 : (x - mean) / Math.sqrt(variance)

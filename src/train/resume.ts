@@ -4,16 +4,23 @@
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { UserError } from "../errors.ts"
-import { modelBytes, readModelHeader } from "../formats/model.ts"
-import { readState, stateBytes, WINDOW } from "../formats/state.ts"
+import { readModelHeader } from "../formats/model.ts"
+import { readState } from "../formats/state.ts"
 import type { Config } from "../model/config.ts"
 import { describeConfig, type TrainingProgram } from "../model/program.ts"
 import { loadWeights, views } from "../model/weights.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Options } from "../options.ts"
 import type { Program } from "../program/link.ts"
-import { modelName, newestCheckpoint, removeCheckpoint, stateName } from "./checkpoint.ts"
-import { holdsRun, RUN_TOML } from "./runfolder.ts"
+import {
+  completeSteps,
+  doneName,
+  modelName,
+  newestCheckpoint,
+  removeCheckpoint,
+  stateName,
+} from "./checkpoint.ts"
+import { claim, holdsRun, RUN_TOML } from "./runfolder.ts"
 import { chooseModel, type Data, namesFile } from "./settings.ts"
 import type { Start } from "./trainer.ts"
 
@@ -47,19 +54,37 @@ export function resumed(given: Options, warn: (text: string) => void): Resumed {
     throw new UserError(`--${needy} needs --out FOLDER, where checkpoints are kept`)
   }
   if (folder === undefined || !given.flag("resume")) return { options: given, goesOn: false }
-  if (!existsSync(folder)) return { options: given, goesOn: false }
+  if (!holdsRun(folder)) return { options: given, goesOn: false }
+  claim(folder)
   const toml = join(folder, RUN_TOML)
-  const options = existsSync(toml) ? given.over(toml, NOT_KEPT) : given
-  const found = newestCheckpoint(folder, (text) => warn(`${text}; an older checkpoint is taken`))
+  const isThere = existsSync(toml)
+  if (!isThere) warn(`${toml} is gone: options that are not given have their defaults`)
+  const options = isThere ? given.over(toml, NOT_KEPT) : given
+  const found = newestCheckpoint(folder)
   if (!found) {
-    const goesOn = holdsRun(folder)
-    if (goesOn) warn(`${folder} has no checkpoint: the run begins anew`)
-    return { options, goesOn }
+    warn(`${folder} has no checkpoint: the run begins anew`)
+    return { options, goesOn: true }
   }
   const { step, damaged } = found
+  const lost = damaged.map((other) => other.step)
+  for (const { why } of damaged) warn(`${why}; it is given up, and an older checkpoint taken`)
+  const foreign = completeSteps(folder).filter((other) => other > step && !lost.includes(other))
+  for (const other of foreign) {
+    warn(
+      `${join(folder, doneName(other))} has no checksums, as another program wrote it: passed over`,
+    )
+  }
   const [model, state] = [join(folder, modelName(step)), join(folder, stateName(step))]
-  return { options, goesOn: true, checkpoint: { folder, step, model, state, damaged } }
+  return { options, goesOn: true, checkpoint: { folder, step, model, state, damaged: lost } }
 }
+
+const SHAPE = {
+  layers: "L",
+  heads: "NH",
+  channels: "C",
+  "context-max": "maxT",
+  vocab: "V",
+} as const
 
 /** The model's shape by its checkpoint. Throws when the options describe another. */
 export function checkpointConfig(options: Options, model: string): Config {
@@ -68,6 +93,12 @@ export function checkpointConfig(options: Options, model: string): Config {
   if (dtype !== precision) {
     throw new UserError(
       `--precision ${precision}: ${model} was trained in ${dtype} (resume with --precision ${dtype})`,
+    )
+  }
+  for (const [name, key] of Object.entries(SHAPE)) {
+    if (!options.isGiven(name) || options.number(name) === config[key]) continue
+    throw new UserError(
+      `--${name} ${options.number(name)}: ${model} has ${config[key]} (leave it out)`,
     )
   }
   if (namesFile(options)) return config // which the run began from, and may be gone
@@ -113,7 +144,8 @@ export function loadCheckpoint(
   }
   data.train.restore(read.position)
   const { orders } = data.train
-  const isSame = (a?: Uint32Array, b?: Uint32Array) => a?.join() === b?.join()
+  const isSame = (a?: Uint32Array, b?: Uint32Array) =>
+    a?.length === b?.length && (a === undefined || a.every((x, i) => x === b![i]))
   if (
     !isSame(orders?.shards, read.orders?.shards) ||
     !isSame(orders?.sequences, read.orders?.sequences)
@@ -127,9 +159,4 @@ export function loadCheckpoint(
  * count as one of those to keep. */
 export function forget({ folder, damaged }: Checkpoint): void {
   for (const step of damaged) removeCheckpoint(folder, step)
-}
-
-/** The size of a checkpoint's files, but for the order of shuffled data. */
-export function checkpointBytes(config: Config, { precision, masters }: TrainingProgram): number {
-  return modelBytes(config, precision) + stateBytes(config, masters !== undefined, 16 * WINDOW)
 }

@@ -1,7 +1,15 @@
 // The run folder: main.log in llm.c's format, metrics.jsonl, run.toml; the checkpoints beside them are
 // checkpoint.ts's. A folder belongs to one process at a time.
 
-import { appendFileSync, readFileSync, rmSync, statfsSync, statSync, truncateSync } from "node:fs"
+import {
+  appendFileSync,
+  existsSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  truncateSync,
+} from "node:fs"
 import { join } from "node:path"
 import {
   checkFolder,
@@ -16,7 +24,7 @@ import { UserError } from "../errors.ts"
 import { lockFile } from "../native/lock.ts"
 import type { Value } from "../options.ts"
 import { VERSION } from "../version.ts"
-import { removeRemains } from "./checkpoint.ts"
+import { completeSteps, removeRemains } from "./checkpoint.ts"
 
 export interface StepMetrics {
   step: number
@@ -62,13 +70,14 @@ export class RunFolder {
     warn: (text: string) => void,
   ): RunFolder {
     refuseRun(path)
-    const folder = new RunFolder(path, warn, makeFolder("--out", path))
+    const remove = makeFolder("--out", path)
     try {
-      folder.lock()
+      claim(path)
     } catch (error) {
-      folder.remove() // as far as it is empty: the files in it may be another run's
+      remove() // as far as it is empty: the files in it may be another run's
       throw error
     }
+    const folder = new RunFolder(path, warn, remove)
     try {
       folder.refuseFull(bytes)
       folder.begin(settings)
@@ -79,8 +88,8 @@ export class RunFolder {
     return folder
   }
 
-  /** Takes the folder of a run that goes on at `step`: what its logs say of later ones was for nothing,
-   * and will be said again. */
+  /** Takes the folder, which is claimed, of a run that goes on at `step`: what its logs say of later ones
+   * was for nothing, and will be said again. */
   static resume(
     path: string,
     settings: Record<string, Value>,
@@ -88,24 +97,9 @@ export class RunFolder {
     warn: (text: string) => void,
   ): RunFolder {
     const folder = new RunFolder(path, warn, () => {})
-    folder.lock()
     folder.begin(settings)
     for (const name of LOGS) cutLog(folder.file(name), STEP[name]!, step)
     return folder
-  }
-
-  private lock(): void {
-    let isOurs: boolean
-    try {
-      isOurs = lockFile(this.file(MAIN_LOG))
-    } catch (error) {
-      throw cannotWrite(this.file(MAIN_LOG), error)
-    }
-    if (!isOurs) {
-      throw new UserError(
-        `--out ${this.path}: another llm is at work there (wait for it, stop it, or choose another folder)`,
-      )
-    }
   }
 
   private begin(settings: Record<string, Value>): void {
@@ -182,6 +176,20 @@ export class RunFolder {
   }
 }
 
+/** Makes a run's folder this process's own. Throws when another has it. */
+export function claim(path: string): void {
+  let isOurs: boolean
+  try {
+    isOurs = lockFile(join(path, MAIN_LOG))
+  } catch (error) {
+    throw cannotWrite(join(path, MAIN_LOG), error)
+  }
+  if (isOurs) return
+  throw new UserError(
+    `--out ${path}: another llm is at work there (wait for it, stop it, or choose another folder)`,
+  )
+}
+
 function cannotWrite(path: string, error: unknown): UserError {
   return new UserError(
     `${path}: cannot write: ${reason(error)} (${wayOut(error, "another --out")})`,
@@ -198,7 +206,8 @@ function refuseRun(path: string): void {
 /** Whether a run has left something in the folder. */
 export function holdsRun(path: string): boolean {
   try {
-    return Boolean(statSync(join(path, MAIN_LOG), { throwIfNoEntry: false })?.size)
+    const bytes = statSync(join(path, MAIN_LOG), { throwIfNoEntry: false })?.size
+    return Boolean(bytes) || (existsSync(path) && completeSteps(path).length > 0)
   } catch {
     return false // the folder cannot be looked into, which making it will tell
   }

@@ -46,8 +46,8 @@ export interface Outcome {
   signal?: StopSignal
 }
 
-/** Where a resumed run goes on; a new one begins at the start of everything. */
-export type Start = Pick<RunState, "step" | "position" | "losses" | "norms">
+/** Where a resumed run goes on, its data at their place already; a new one begins at the start. */
+export type Start = Pick<RunState, "step" | "losses" | "norms">
 
 /** What a run is watched and kept by. */
 export interface Surroundings {
@@ -86,21 +86,24 @@ export class Trainer {
       loss: program.view(loss),
       squares: program.view(squares),
     }
-    if (start) {
-      this.step = start.step
-      data.train.restore(start.position)
-    }
+    if (start) this.step = start.step
     this.position = data.train.position
     this.losses = new Outliers(start?.losses)
     this.norms = new Outliers(start?.norms)
   }
 
-  /** What a checkpoint holds beside weights and moments: the run as it is between two steps. */
-  get state(): RunState {
+  /** Updates that were made. */
+  get steps(): number {
+    return this.step
+  }
+
+  /** What a checkpoint holds beside weights and moments: the run as it is between two steps. A step that
+   * was broken off is taken back. */
+  state(): RunState {
     const { step, position } = this
     const { seed, T } = this.options
     const { train } = this.data
-    train.restore(position) // its orders, which a step that was broken off may have left
+    train.restore(position)
     const { orders, tokenCount: dataTokens } = train
     const windows = { losses: [...this.losses.window], norms: [...this.norms.window] }
     return { step, seed, position, dataTokens, T, orders, ...windows }
@@ -156,13 +159,14 @@ export class Trainer {
     const { writer } = this.around
     if (!writer || checkpointEvery === 0 || step % checkpointEvery !== 0) return
     await writer.idle()
+    const { display, folder } = this.around
     const failed = (error: unknown) => {
       if (!(error instanceof UserError)) throw error
-      this.around.display.warn(`no checkpoint of step ${step}, training goes on: ${error.message}`)
+      display.warn(`no checkpoint of step ${step}, training goes on: ${error.message}`)
     }
     try {
-      this.around.folder?.flush() // a checkpoint is of no use without the lines before it
-      writer.begin(this.state).catch(failed)
+      folder?.flush() // a checkpoint is of no use without the lines before it
+      writer.begin(this.state()).then((warning) => warning && display.warn(warning), failed)
     } catch (error) {
       failed(error)
     }

@@ -1,8 +1,8 @@
 // Writes checkpoints on a thread of their own, while the next steps run.
 
 import { assert, UserError } from "../errors.ts"
-import { modelHead } from "../formats/model.ts"
-import { type RunState, sectionsOf, stateParts } from "../formats/state.ts"
+import { modelBytes, modelHead } from "../formats/model.ts"
+import { type RunState, sectionsOf, stateBytes, stateParts, WINDOW } from "../formats/state.ts"
 import type { Config } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
 import { spans, wideWeights } from "../model/weights.ts"
@@ -14,7 +14,8 @@ import { workerUrl } from "../worker.ts"
 import { modelName, stateName } from "./checkpoint.ts"
 import { cut, type Shared, secure, share } from "./gate.ts"
 import { LOGS } from "./runfolder.ts"
-import type { Answer, Job } from "./writer-worker.ts"
+import { type Job, writeCheckpoint } from "./write.ts"
+import type { Answer } from "./writer-worker.ts"
 
 export interface Keeping {
   /** How many of the newest checkpoints stay; 0: all. */
@@ -23,10 +24,14 @@ export interface Keeping {
   keepEvery: number
 }
 
+const START_MS = 30_000 // in which the thread must answer, or the system will not have it
+
 export class CheckpointWriter {
   private worker: Worker | undefined
   private snapshot: NativeMemory | undefined
-  private active: { shared: Shared; written: Promise<void> } | undefined
+  private active: { shared: Shared; written: Promise<unknown> } | undefined
+  /** Step of the last checkpoint that came onto the disk. */
+  private newest: number | undefined
 
   constructor(
     private readonly program: Program,
@@ -37,46 +42,41 @@ export class CheckpointWriter {
     private readonly keeping: Keeping,
   ) {}
 
+  /** Starts the thread on which `begin` writes. Before the run, as one that never answers would be waited
+   * for for ever. Throws a UserError when the system gives none. */
+  async start(): Promise<void> {
+    this.worker = await startThread()
+  }
+
   /** Begins to write what the run is at now; the one before must be done. Weights and moments may change
-   * when `secure` has returned. The promise is kept when the checkpoint is on disk, and broken with a
-   * UserError when it cannot be written. */
-  begin(state: RunState): Promise<void> {
-    assert(!this.active, "a checkpoint is still being written")
-    const { program, tensors, config } = this
-    const { parameters, m, v, masters, precision } = tensors
-    const { head, tail } = stateParts(state, masters !== undefined, this.B)
-    const pieces: Span[] = []
-    const range = (stack: typeof parameters): [number, number] => {
-      const first = pieces.length
-      pieces.push(...cut(spans(program, stack, config)))
-      return [first, pieces.length]
-    }
-    const sections = { m, v, master: masters }
-    const files: Job["files"] = [
-      { name: modelName(state.step), parts: [modelHead(config, precision), range(parameters)] },
-      {
-        name: stateName(state.step),
-        parts: [
-          head,
-          ...sectionsOf(masters !== undefined).map((name) => range(sections[name]!)),
-          tail,
-        ],
-      },
-    ]
-    const shared = share(pieces, this.room())
-    const { step } = state
-    const job: Job = { folder: this.folder.path, step, files, shared, logs: LOGS, ...this.keeping }
-    const answer = new Promise<Answer>((resolve) => {
-      this.worker ??= new Worker(workerUrl("train/writer-worker"))
-      this.worker.onmessage = ({ data }: MessageEvent<Answer>) => resolve(data)
-      this.worker.onerror = ({ message }) => resolve({ bug: `writing thread: ${message}` })
-      this.worker.postMessage(job)
-    })
-    const written = answer.then(check).finally(() => {
+   * when `secure` has returned. The promise is kept when the checkpoint is on disk, with a warning when
+   * an old one could not be deleted, and broken with a UserError when it cannot be written. */
+  begin(state: RunState): Promise<string | undefined> {
+    const { worker } = this
+    assert(worker && !this.active, "no thread that is free to write a checkpoint")
+    const job = this.job(state, this.room())
+    const { promise, resolve } = Promise.withResolvers<Answer>()
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => resolve(data)
+    worker.onerror = ({ message }) => resolve({ bug: `writing thread: ${message}` })
+    worker.postMessage(job)
+    const written = promise.then((answer) => {
       this.active = undefined
+      const warning = check(answer)
+      this.newest = state.step
+      return warning
     })
-    this.active = { shared, written }
+    this.active = { shared: job.shared, written }
     return written
+  }
+
+  /** Writes what the run is at now, on this thread, unless it is on disk already. Returns a warning when
+   * an old one could not be deleted; throws a UserError when it cannot be written. */
+  write(state: RunState): string | undefined {
+    assert(!this.active, "a checkpoint is still being written")
+    if (this.newest === state.step) return undefined
+    const warning = writeCheckpoint(this.job(state))
+    this.newest = state.step
+    return warning
   }
 
   /** Returns when weights and moments may change, although a checkpoint is being written. */
@@ -95,17 +95,68 @@ export class CheckpointWriter {
     this.snapshot?.free()
   }
 
+  private job(state: RunState, snapshot?: Span): Job {
+    const { program, tensors, config } = this
+    const { parameters, m, v, masters, precision } = tensors
+    const { head, tail } = stateParts(state, masters !== undefined, this.B)
+    const pieces: Span[] = []
+    const range = (stack: typeof parameters): [number, number] => {
+      const first = pieces.length
+      pieces.push(...cut(spans(program, stack, config)))
+      return [first, pieces.length]
+    }
+    const sections = { m, v, master: masters }
+    const { step } = state
+    const model = [modelHead(config, precision), range(parameters)]
+    const names = sectionsOf(masters !== undefined)
+    const rest = [head, ...names.map((name) => range(sections[name]!)), tail]
+    const files: Job["files"] = [
+      { name: modelName(step), parts: model },
+      { name: stateName(step), parts: rest },
+    ]
+    const shared = share(pieces, snapshot)
+    return { folder: this.folder.path, step, files, shared, logs: LOGS, ...this.keeping }
+  }
+
   /** Memory for a copy as large as the weights; none where the run itself takes what there is. */
   private room(): Span | undefined {
     const weights = wideWeights(this.tensors) ?? this.tensors.parameters
     const bytes = spans(this.program, weights, this.config).reduce((sum, s) => sum + s.bytes, 0)
     if (this.program.plan.peak + bytes > usableMemory()) return undefined
-    this.snapshot ??= allocate(bytes)
+    try {
+      this.snapshot ??= allocate(bytes)
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error
+      return undefined // the update waits for the disk instead
+    }
     return { address: this.snapshot.address, bytes }
   }
 }
 
-function check(answer: Answer): void {
+function startThread(): Promise<Worker> {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(workerUrl("train/writer-worker"))
+    const fail = (why: string) => {
+      clearTimeout(timer)
+      worker.terminate()
+      reject(new UserError(`cannot start the writing thread: ${why}`))
+    }
+    const timer = setTimeout(fail, START_MS, "the system gives none")
+    worker.onerror = ({ message }) => fail(message)
+    worker.onmessage = () => {
+      clearTimeout(timer)
+      resolve(worker)
+    }
+  })
+}
+
+function check(answer: Answer): string | undefined {
   if ("userError" in answer) throw new UserError(answer.userError)
   if ("bug" in answer) throw new Error(answer.bug)
+  return "warning" in answer ? answer.warning : undefined
+}
+
+/** The size of a checkpoint's files, but for the order of shuffled data. */
+export function checkpointBytes(config: Config, { precision, masters }: TrainingProgram): number {
+  return modelBytes(config, precision) + stateBytes(config, masters !== undefined, 16 * WINDOW)
 }

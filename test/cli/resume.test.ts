@@ -18,6 +18,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { readState } from "../../src/formats/state.ts"
+import { writeTokens } from "../../src/formats/tokens.ts"
 import { completeSteps, doneName } from "../../src/train/checkpoint.ts"
 import { buildExecutable, LLM, run, SHAPE, TRAIN, writeSmallTokens } from "./executable.ts"
 import { metricsOf, record, remains, untimed, verifyAll } from "./runs.ts"
@@ -27,11 +28,16 @@ const dir = mkdtempSync(join(tmpdir(), "llm-resume-"))
 const path = (name: string) => join(dir, name)
 const llm = (args: string, ...more: string[]) =>
   run([LLM, ...args.split(" "), ...more], { cwd: dir })
-const train = (args: string) => run([LLM, ...TRAIN, ...args.split(" ")], { cwd: dir })
+const SHARDS = ["--val", "small_val.bin", ...TRAIN.slice(2)]
+const train = (args: string) =>
+  run([LLM, "train", "shard_*.bin", ...SHARDS, ...args.split(" ")], { cwd: dir })
 
 beforeAll(async () => {
   await buildExecutable()
-  writeSmallTokens(dir)
+  const tokens = writeSmallTokens(dir)
+  for (const [i, end] of [300, 900, 1100].entries()) {
+    writeTokens(path(`shard_${i}.bin`), tokens.subarray(i * 200, end))
+  }
 }, TIMEOUT_MS)
 afterAll(() => rmSync(dir, { recursive: true }))
 
@@ -95,7 +101,9 @@ describe("a resumed run is the undisturbed one", () => {
     TIMEOUT_MS,
   )
 
-  const BASE = "--steps 30 --checkpoint-every 10 --total-batch 64 --shuffle"
+  // A schedule that moves, three shards, and what is rewritten in a step's calls.
+  const BASE =
+    "--steps 30 --checkpoint-every 10 --total-batch 64 --shuffle --warmup 5 --final-lr-frac 0.1 --weight-decay 0.1 --recompute block"
   let base: ReturnType<typeof record>
   beforeAll(async () => {
     await train(`${BASE} --out base --threads 2`)
@@ -181,20 +189,53 @@ describe("a resumed run is the undisturbed one", () => {
   )
 
   test(
-    "that has come to its end says so and leaves it alone",
+    "that has come to its end says so and leaves it as it is",
     async () => {
-      const before = readdirSync(path("base")).map((name) =>
-        readFileSync(join(path("base"), name), "hex"),
+      const all = () =>
+        readdirSync(path("base")).map((name) => [
+          name,
+          readFileSync(join(path("base"), name), "hex"),
+        ])
+      const before = all()
+      const { code, stdout } = await llm("train --resume --out base --threads 2")
+      expect(code).toBe(0)
+      expect(stdout).toContain("complete: go on with a higher --steps\n")
+      // The last validation is made again: it may have been broken off.
+      expect(all().filter(([name]) => name !== "run.toml")).toEqual(
+        before.filter(([name]) => name !== "run.toml"),
       )
-      const { code, stdout } = await llm("train --resume --out base")
-      expect({ code, stdout }).toEqual({
-        code: 0,
-        stdout: "base is complete: 30 steps (go on with a higher --steps)\n",
-      })
-      const after = readdirSync(path("base")).map((name) =>
-        readFileSync(join(path("base"), name), "hex"),
+      const { stderr } = await llm("train --resume --out base --steps 20")
+      expect(stderr).toContain("--steps 20: base has made 30 steps already")
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "past a checkpoint of llm.c, whose DONE is empty, and which stays",
+    async () => {
+      backTo(20, "base", "foreign")
+      const names = ["DONE_00000025", "model_00000025.bin", "state_00000025_00000.bin"]
+      for (const name of names) writeFileSync(join(path("foreign"), name), "")
+      const { code, stderr } = await llm("train --resume --out foreign --keep 1")
+      expect(stderr).toBe(
+        "warning: foreign/DONE_00000025 has no checksums, as another program wrote it: passed over\n",
       )
-      expect(after).toEqual(before)
+      expect(code).toBe(0)
+      expect(record(path("foreign"))).toEqual(base)
+      for (const name of names) expect(existsSync(join(path("foreign"), name))).toBe(true)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "without its run.toml: a warning, and the command line alone",
+    async () => {
+      backTo(20, "base", "bare")
+      rmSync(join(path("bare"), "run.toml"))
+      const { code, stderr } = await train(`${BASE} --out bare --resume`)
+      expect(stderr).toMatch(/^warning: bare\/run.toml is gone: [^\n]*\n$/)
+      expect(code).toBe(0)
+      expect(record(path("bare"))).toEqual(base)
     },
     TIMEOUT_MS,
   )
@@ -202,10 +243,11 @@ describe("a resumed run is the undisturbed one", () => {
   test(
     "and goes on with more steps",
     async () => {
-      backTo(30, "base", "more")
+      // A constant learning rate: the steps do not depend on their number.
+      const constant = BASE.replace(/ --warmup.*/, "")
+      await train(`${constant} --out more`)
       expect((await llm("train --resume --out more --steps 40")).code).toBe(0)
-      await train(`${BASE} --out forty --steps 40 --threads 2`.replace("--steps 30 ", ""))
-      // A constant learning rate, as the final fraction is 1: the steps do not depend on their number.
+      await train(`${constant.replace("--steps 30", "--steps 40")} --out forty`)
       const forty = record(path("forty"))
       expect(record(path("more"))).toEqual(forty)
     },
@@ -244,12 +286,7 @@ describe("a resumed run is the undisturbed one", () => {
     [
       "a model that is gone",
       (folder) => rmSync(join(folder, "model_00000020.bin")),
-      /model_00000020.bin: cannot read: no such file/,
-    ],
-    [
-      "an empty DONE",
-      (folder) => writeFileSync(join(folder, "DONE_00000020"), ""),
-      /DONE_00000020: it holds no checksums/,
+      /model_00000020.bin: it is gone/,
     ],
     [
       "a DONE that names files elsewhere",
@@ -268,7 +305,7 @@ describe("a resumed run is the undisturbed one", () => {
       damage(path(name))
       const { code, stderr } = await llm(`train --resume --out ${name} --keep 1`)
       expect(stderr).toMatch(message)
-      expect(stderr).toMatch(/^warning: [^\n]*; an older checkpoint is taken\n$/)
+      expect(stderr).toMatch(/^warning: [^\n]*; it is given up, and an older checkpoint taken\n$/)
       expect(code).toBe(0)
       expect(record(path(name))).toEqual(base)
       expect(verifyAll(path(name))).toEqual([30])
@@ -283,8 +320,8 @@ describe("a resumed run is the undisturbed one", () => {
       for (const step of ["10", "20"]) flip(join(path("lost"), `model_000000${step}.bin`), 2000)
       const log = readFileSync(join(path("lost"), "main.log"), "utf8")
       const { code, stderr } = await llm("train --resume --out lost")
-      expect(stderr.trimEnd().split("\n").at(-1)).toMatch(
-        /^llm: lost: all 2 checkpoints are damaged/,
+      expect(stderr).toMatch(
+        /^llm: lost\/model_00000020.bin: it is damaged[^\n]*, and so is every other checkpoint there[^\n]*\n$/,
       )
       expect(code).toBe(2)
       expect(readFileSync(join(path("lost"), "main.log"), "utf8")).toBe(log)
@@ -306,12 +343,12 @@ describe("a checkpoint of another run is refused", () => {
   }, TIMEOUT_MS)
 
   test.each([
-    ["--layers 3", "but the options describe GPT-2, "],
+    ["--layers 3", "--layers 3: refuse/model_00000010.bin has 2 (leave it out)"],
     ["--context 4 --context-max 8", "--context 4: refuse was trained with --context 8"],
     ["--context 4", "but the options describe GPT-2, "],
     ["--precision bf16 --device reference", "refuse/model_00000010.bin was trained in fp32"],
     ["--seed 7", "its order of the data is another (resume with the same --shuffle and --seed)"],
-    ["small_val.bin", "the run was trained on 4000 tokens, but small_val.bin has 400"],
+    ["small_val.bin", "the run was trained on 1700 tokens, but small_val.bin has 400"],
     ["--init nothing.bin", "refuse/run.toml: "],
   ])(
     "%s",
@@ -405,7 +442,8 @@ describe("checkpoints", () => {
 })
 
 test("what is in a state file is what it says", async () => {
-  await train("--steps 3 --shuffle --total-batch 32 --out said")
+  const said = "--steps 3 --shuffle --total-batch 32 --out said"
+  await llm(`${TRAIN.slice(0, -4).join(" ")} ${said}`)
   const config = { L: 2, NH: 2, C: 16, V: 97, Vp: 128, maxT: 8 }
   const count = (128 + 8 + 2) * 16 + 2 * (12 * 16 * 16 + 13 * 16)
   const [m, v] = [new Float32Array(count), new Float32Array(count)]

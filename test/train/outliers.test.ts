@@ -11,7 +11,7 @@ describe("the z-score of the newest number", () => {
     const outliers = new Outliers()
     for (const [i, x] of numbers.entries()) {
       const z = outliers.push(x)
-      if (i < WINDOW - 1) {
+      if (i < WINDOW) {
         expect(z).toBeUndefined()
         continue
       }

@@ -176,7 +176,7 @@ describe("outliers", () => {
     const { metrics: lines, text } = await metrics({ skipLossZ: 1 })
     const skipped = lines.filter((line) => line.skipped)
     expect(skipped.length).toBeGreaterThan(0)
-    expect(skipped.every(({ step, skipped }) => step >= 127 && skipped === "loss")).toBe(true)
+    expect(skipped.every(({ step, skipped }) => step >= 128 && skipped === "loss")).toBe(true)
     expect(text).toContain(`step ${skipped[0]!.step}  update skipped: the loss's z-score is `)
 
     const until = skipped[0]!.step
