@@ -3,6 +3,7 @@
 import { constants } from "node:os"
 import { reason } from "./data/files.ts"
 import { oneLine, UserError } from "./errors.ts"
+import { Stop } from "./native/signals.ts"
 import type { CommandSpec, Options } from "./options.ts"
 
 export interface Command {
@@ -37,6 +38,7 @@ export async function main([name, ...args]: string[]): Promise<number> {
       process.stderr.write(overview())
       return USAGE
     }
+    if (name === "help" && args[0] !== undefined) return await main([args[0], "--help"])
     if (name === "help" || name === "--help" || name === "-h") {
       process.stdout.write(overview())
       return 0
@@ -77,10 +79,19 @@ function explain(error: unknown): string | undefined {
   return oneLine(`${path ?? "output"}: cannot ${syscall}: ${reason(error)}`)
 }
 
+let isSilent = false // what is said is lost, and that has been told
+
 /** Ends the program when nobody reads its output any more, as SIGPIPE would, or when the output
  * cannot be written. */
-function lostOutput(error: NodeJS.ErrnoException): never {
-  if (error.code === "EPIPE") process.exit(128 + constants.signals.SIGPIPE)
+function lostOutput(error: NodeJS.ErrnoException): void {
+  const isPipe = error.code === "EPIPE"
+  if (isSilent && !isPipe) return
+  if (Stop.outputLost(isPipe)) {
+    isSilent = true
+    if (!isPipe) process.stderr.write(`warning: ${explain(error)}; the run goes on\n`)
+    return
+  }
+  if (isPipe) process.exit(128 + constants.signals.SIGPIPE)
   process.stderr.write(`llm: ${explain(error)}\n`)
   process.exit(USAGE)
 }
@@ -94,6 +105,8 @@ function overview(): string {
 
 if (import.meta.main) {
   process.stdout.on("error", lostOutput)
-  process.stderr.on("error", () => process.exit(USAGE))
+  process.stderr.on("error", () => {
+    if (!Stop.outputLost(false)) process.exit(USAGE)
+  })
   process.exitCode = await main(process.argv.slice(2))
 }

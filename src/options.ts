@@ -86,6 +86,16 @@ export class Options {
     return this.value(name) as number | undefined
   }
 
+  /** Names of what the command line or the config file said. */
+  get names(): string[] {
+    return [...this.given.keys()]
+  }
+
+  /** Of the same command, with nothing said. */
+  none(): Options {
+    return new Options(this.command, new Map())
+  }
+
   /** The same, with a file's values where neither the command line nor --config says anything, but for
    * the options named in `except`. */
   over(path: string, except: readonly string[]): Options {

@@ -19,7 +19,7 @@ import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { elements } from "../program/tensor.ts"
 import { modelFile } from "../train/checkpoint.ts"
-import { duration } from "../train/display.ts"
+import { duration, warn } from "../train/display.ts"
 import { builtinValidation, chooseBatch, fitting, type Validation } from "../train/settings.ts"
 import {
   CHECKPOINT_HELP,
@@ -88,7 +88,7 @@ interface Linked {
 
 async function run(options: Options): Promise<number> {
   const given = options.text("checkpoint")!
-  const path = modelFile(given)
+  const path = modelFile(given, warn)
   const { config } = readModelHeader(path)
   const { B, T } = chooseBatch(options, config, USUAL_CONTEXT)
   const choices = openChoices(options, config, T)
@@ -114,7 +114,8 @@ async function run(options: Options): Promise<number> {
   try {
     if (data) await measure(T, (linked) => lossText(linked, data, options, stop))
     // Its rows are as short as its questions allow.
-    if (choices) await measure(choices.longest, (linked) => scoreText(linked, choices, stop))
+    if (choices && !(await stop.heard()))
+      await measure(choices.longest, (linked) => scoreText(linked, choices, stop))
   } catch (error) {
     if (!(error instanceof NotFinite)) throw error
     clearProgress()

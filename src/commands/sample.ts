@@ -15,6 +15,7 @@ import { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
 import { modelFile } from "../train/checkpoint.ts"
+import { warn } from "../train/display.ts"
 import { CHECKPOINT_HELP, DEVICE_OPTIONS, int, PRECISION_OPTION } from "./specs.ts"
 
 const spec: CommandSpec = {
@@ -78,7 +79,7 @@ const spec: CommandSpec = {
 }
 
 async function run(options: Options): Promise<number> {
-  const path = modelFile(options.text("checkpoint")!)
+  const path = modelFile(options.text("checkpoint")!, warn)
   const { config } = readModelHeader(path)
   const context = options.optionalNumber("context") ?? config.maxT
   if (context > config.maxT) {

@@ -1,5 +1,6 @@
 // llm train [TOKENS]
 
+import { resolve } from "node:path"
 import { thousands } from "../data/files.ts"
 import { UserError } from "../errors.ts"
 import { chooseHellaswag } from "../eval/hellaswag.ts"
@@ -14,9 +15,10 @@ import { type Device, openDevice } from "../native/device.ts"
 import { contract } from "../native/library.ts"
 import { measurePeak } from "../native/peak.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
-import type { Options } from "../options.ts"
-import { findBad } from "../program/check.ts"
+import type { Options, Value } from "../options.ts"
+import { findBad, findNotFinite } from "../program/check.ts"
 import { Program } from "../program/link.ts"
+import type { Tensor } from "../program/tensor.ts"
 import { modelName } from "../train/checkpoint.ts"
 import { Display, warn } from "../train/display.ts"
 import { checkpointConfig, forget, loadCheckpoint, resumed } from "../train/resume.ts"
@@ -44,7 +46,7 @@ import { TRAIN } from "./train-spec.ts"
 const DIVERGED = 3 // exit code of a run whose numbers went bad
 
 async function run(given: Options): Promise<number> {
-  const { options, goesOn, checkpoint } = resumed(given, warn)
+  const { options, goesOn, changes = [], checkpoint } = resumed(given, warn)
   const out = options.text("out")
   if (out !== undefined && !goesOn) RunFolder.check(out)
   const { config, file } = checkpoint
@@ -80,12 +82,13 @@ async function run(given: Options): Promise<number> {
   })
   const savers = rewrites.recompute === "block" ? [] : ["--recompute block"]
   const program = await Program.link(tensors, kernels, savers)
+  const { resume: _, ...said } = options.resolved() // true of this command, not of the run
   const resolved = {
-    ...options.resolved(),
+    ...Object.fromEntries(Object.entries(said).map(([name, value]) => [name, whole(name, value)])),
     ...{ context: T, "total-batch": totalBatch, steps, threads },
     "classifier-rows": classifierRows ?? 0, // what memory has room for may change; the sums may not
   }
-  using stop = new Stop()
+  using stop = new Stop(out !== undefined)
   const display = new Display(steps)
   const start = checkpoint && loadCheckpoint(checkpoint, program, tensors, config, kernels, data, T)
   const tell = (text: string) => display.warn(text)
@@ -98,6 +101,7 @@ async function run(given: Options): Promise<number> {
   else loadWeights(file, program, tensors, config, kernels)
 
   introduce(display, config, data, settings, start ? `, from step ${start.step}` : from(file))
+  for (const change of changes) display.say(`changed     ${change}`)
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
   display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
@@ -115,6 +119,11 @@ async function run(given: Options): Promise<number> {
     writer,
     measurePeak: () => measurePeak(kernels, precision),
     findBad: (search) => findBad(program, tensors, kernels, signatures, search),
+    findBadState: () => {
+      const { parameters, masters = {}, m, v } = tensors
+      const all = [parameters, masters, m, v].flatMap((stack) => Object.values<Tensor>(stack))
+      return findNotFinite(program, kernels, all)?.name
+    },
   }
   const trainer = new Trainer(program, tensors, config, data, settings, around, start)
   const isNew = () => trainer.steps > (start?.step ?? 0)
@@ -127,6 +136,7 @@ async function run(given: Options): Promise<number> {
     display.clear()
     if (error instanceof FileChanged && isNew()) await keep(trainer, around)
     if (!(error instanceof Diverged)) throw error
+    folder?.diverged(trainer.steps, error.message)
     process.stderr.write(`llm: ${error.message} (try a lower --lr, or --warmup)\n`)
     return DIVERGED
   } finally {
@@ -134,6 +144,12 @@ async function run(given: Options): Promise<number> {
     writer?.close()
   }
 }
+
+const PATHS = ["tokens", "val", "hellaswag-file"]
+
+/** A value that means the same in every folder. */
+const whole = (name: string, value: Value) =>
+  PATHS.includes(name) ? resolve(value as string) : value
 
 const from = (file?: string) => (file === undefined ? "" : `, from ${file}`)
 
@@ -143,9 +159,14 @@ const keeping = (options: Options): Keeping => ({
 })
 
 /** Writes the run's last checkpoint, which must not fail. */
-async function keep(trainer: Trainer, { display, folder, writer }: Surroundings): Promise<void> {
+async function keep(
+  trainer: Trainer,
+  { display, folder, writer, findBadState }: Surroundings,
+): Promise<void> {
   if (!folder || !writer) return
   await writer.idle()
+  const bad = findBadState()
+  if (bad) throw new Diverged(`after step ${trainer.steps - 1} a number of ${bad} is not finite`)
   folder.flush()
   const warning = writer.write(trainer.state())
   if (warning) display.warn(warning)
@@ -239,6 +260,7 @@ function conclude(
   if (signal) {
     const kept = steps === 0 ? "; nothing is kept" : folder ? "" : "; nothing is kept without --out"
     display.say(`stopped after ${steps} of ${schedule.steps} steps${kept}`)
+    if (folder && steps > 0) display.say(`go on with: llm train --resume --out ${folder.path}`)
     return exitCodeOf(signal)
   }
   if (valLoss !== undefined && val && valEntropy) {

@@ -19,6 +19,7 @@ const REASONS: Record<string, string> = {
   ENOENT: "no such file or folder",
   ENOTDIR: "a part of the path is not a folder",
   EISDIR: "it is a folder",
+  EEXIST: "a file of that name is in the way",
   EACCES: "permission denied",
   EPERM: "permission denied",
   EROFS: "the file system is read-only",

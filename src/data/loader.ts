@@ -7,7 +7,7 @@
 
 import { existsSync } from "node:fs"
 import { assert, UserError } from "../errors.ts"
-import { checkTokens, TokenFile, type Tokens } from "../formats/tokens.ts"
+import { checkTokens, TokenFile, type Tokens, tokenSum } from "../formats/tokens.ts"
 import { thousands } from "./files.ts"
 import { Random } from "./random.ts"
 
@@ -31,12 +31,15 @@ type Shard = { source: Source; sequences: number }
 interface Source {
   readonly path: string
   readonly length: number
+  readonly sum: bigint
   read(into: Int32Array, first: number): void
   close(): void
 }
 
 export class Loader {
   readonly tokenCount: number
+  /** A hash of all tokens: other data, another number. */
+  readonly sum: bigint
   /** Batches of this rank. */
   readonly batchesPerEpoch: number
   private epoch = 0
@@ -53,6 +56,8 @@ export class Loader {
   ) {
     this.tokens = new Int32Array(options.T + 1)
     this.tokenCount = shards.reduce((sum, { source }) => sum + source.length, 0)
+    const sums = BigUint64Array.from(shards, ({ source }) => source.sum)
+    this.sum = Bun.hash.xxHash3(new Uint8Array(sums.buffer))
     const sequences = shards.reduce((sum, shard) => sum + shard.sequences, 0)
     this.batchesPerEpoch = Math.floor(sequences / (options.B * options.ranks))
   }
@@ -62,7 +67,7 @@ export class Loader {
     const shards = findFiles(pattern).map((path) => {
       const file = TokenFile.open(path, options.vocabulary)
       const shard = Loader.cut(file, options)
-      file.checkTokens(options.vocabulary)
+      file.checkTokens()
       return shard
     })
     return new Loader(shards, Loader.complete(options))
@@ -73,6 +78,7 @@ export class Loader {
     const source: Source = {
       path,
       length: tokens.length,
+      sum: tokenSum(tokens),
       read: (into, first) => into.set(tokens.subarray(first, first + into.length)),
       close: () => {},
     }

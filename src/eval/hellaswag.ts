@@ -25,6 +25,6 @@ export function chooseHellaswag(options: Options, { V }: Config, T: number): Cho
   const path = given ?? HELLASWAG_FILES.find((file) => existsSync(file))
   if (path !== undefined) return fitChoices(path, readChoices(path, V), T)
   throw new UserError(
-    `--hellaswag: there is neither ${HELLASWAG_FILES.join(" nor ")} (name the file with --hellaswag-file)`,
+    `--hellaswag: there is neither ${HELLASWAG_FILES.join(" nor ")} (name the file with --hellaswag-file; for help: --help)`,
   )
 }

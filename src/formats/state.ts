@@ -4,6 +4,7 @@
 //
 //   34–35 epoch (u64)      36–37 sequence of the shard      38–39 tokens of the training data
 //   40–41 T      42, 43 losses and norms in the windows that follow, f64 each
+//   44–45 hash of the training data
 //
 // In place of llm.c's generators stand the numbers that ours are made from: the seed, and for the order
 // of the data the epoch too. llm.c can go on from such a state where the data stand in sequence, but not
@@ -33,6 +34,8 @@ export type RunState = {
   position: LoaderPosition
   /** Tokens of the training data, all files together: another number means other data. */
   dataTokens: number
+  /** A hash of them. */
+  dataSum: bigint
   /** Tokens of a sequence, by which the position counts. */
   T: number
   /** In force at this position; undefined when the data are read as they stand. */
@@ -52,7 +55,7 @@ const words = (value: number) => [value >>> 0, Math.floor(value / U64)]
 
 /** What stands in the file before its f32 sections and after them. llm.c counts batches of B. */
 export function stateParts(
-  { step, seed, position, dataTokens, T, orders, losses, norms }: RunState,
+  { step, seed, position, dataTokens, dataSum, T, orders, losses, norms }: RunState,
   hasMasters: boolean,
   B: number,
 ): { head: Uint8Array; tail: Uint8Array } {
@@ -65,6 +68,7 @@ export function stateParts(
   header.set([...words(seed), ...words(seed)], 20)
   header.set([shard, sample, epoch, sequence, dataTokens, T].flatMap(words), 30)
   header.set([losses.length, norms.length], 42)
+  header.set(new Int32Array(BigUint64Array.of(dataSum).buffer), 44)
 
   const parts: Uint8Array[] = []
   if (orders) {
@@ -129,6 +133,7 @@ export function readState(
       shard: u64(30, "shard"),
       sequence: u64(36, "sequence"),
     }
+    const dataSum = new BigUint64Array(header.slice(44, 46).buffer)[0]!
     const [dataTokens, T] = [u64(38, "token count"), u64(40, "context")]
     if (u64(22, "seed") !== seed) throw file.wrong("its header has two seeds", KIND.hint)
     if (u64(32, "sample") > position.sequence) {
@@ -158,7 +163,8 @@ export function readState(
       throw file.wrong("a loss or norm in its windows is not finite", KIND.hint)
     }
     const [losses, norms] = [windows.subarray(0, lossCount), windows.subarray(lossCount)]
-    return { step, seed, position, dataTokens, T, orders, losses: [...losses], norms: [...norms] }
+    const windowed = { losses: [...losses], norms: [...norms] }
+    return { step, seed, position, dataTokens, dataSum, T, orders, ...windowed }
   })
 }
 

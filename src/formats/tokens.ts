@@ -32,13 +32,16 @@ type Layout = {
 
 /** A token file, open for reading. */
 export class TokenFile {
+  /** A hash of all tokens, when they have been checked: other tokens, another number. */
+  sum = 0n
   private handle: number | undefined
   private scratch = new ArrayBuffer(0)
 
   private constructor(
     readonly path: string,
+    private readonly vocabulary: number,
     private readonly layout: Layout,
-    private readonly identity: string,
+    private identity: string,
   ) {}
 
   /** Opens a file after checking its header against its size. A headerless one is told by its first
@@ -59,7 +62,12 @@ export class TokenFile {
       const head = new Int32Array(3)
       readExactly(path, handle, new Uint8Array(head.buffer, 0, Math.min(12, bytes & ~3)), 0)
       const layout = checkHeader(path, bytes, head, vocabulary)
-      return new TokenFile(path, layout, identityOf(fstatSync(handle, { bigint: true })))
+      return new TokenFile(
+        path,
+        vocabulary,
+        layout,
+        identityOf(fstatSync(handle, { bigint: true })),
+      )
     } finally {
       closeSync(handle) // a data set may have more files than may be open
     }
@@ -71,34 +79,52 @@ export class TokenFile {
 
   /** Reads the whole file and refuses a token outside the vocabulary. One that is found after hours of
    * training would end the run. */
-  checkTokens(vocabulary: number): void {
+  checkTokens(): void {
     const { Numbers } = this.layout
     const piece = new Numbers(Math.min(PIECE, this.length))
     for (let first = 0; first < this.length; first += PIECE) {
       const tokens = piece.subarray(0, Math.min(PIECE, this.length - first))
       this.read(tokens, first)
-      checkTokens(this.path, tokens, vocabulary, first)
+      checkTokens(this.path, tokens, this.vocabulary, first)
+      this.sum = tokenSum(tokens, this.sum)
     }
     this.close()
     this.scratch = new ArrayBuffer(0)
   }
 
   /** Fills `into` with the tokens from number `first` on. Throws FileChanged when the file has been
-   * replaced, changed or taken away since it was opened. */
+   * changed or taken away since it was opened; one in its place that holds the same is as good. */
   read(into: Tokens, first: number): void {
     const { path } = this
     try {
       this.handle ??= openSync(path, "r")
       // What the name stands for now, and what this handle holds: neither may have changed.
       const now = [statSync(path, { bigint: true }), fstatSync(this.handle, { bigint: true })]
-      if (now.some((stats) => identityOf(stats) !== this.identity)) {
-        throw new FileChanged(`${path}: the file has changed since it was opened (${CHANGED_HINT})`)
-      }
+      if (now.some((stats) => identityOf(stats) !== this.identity)) this.adopt()
     } catch (error) {
       if (error instanceof FileChanged) throw error
       throw new FileChanged(`${path}: cannot read any more: ${reason(error)} (${CHANGED_HINT})`)
     }
     into.set(this.raw(this.handle, first, into.length))
+  }
+
+  /** Takes the file that the name stands for now, if it holds what this one held. */
+  private adopt(): void {
+    this.close()
+    const changed = new FileChanged(
+      `${this.path}: the file has changed since it was opened (${CHANGED_HINT})`,
+    )
+    let other: TokenFile
+    try {
+      other = TokenFile.open(this.path, this.vocabulary)
+    } catch {
+      throw changed
+    }
+    if (this.sum === 0n || other.length !== this.length) throw changed
+    other.checkTokens()
+    if (other.sum !== this.sum) throw changed
+    this.identity = other.identity
+    this.handle = openSync(this.path, "r")
   }
 
   /** Closes the file, until the next read. */
@@ -190,10 +216,15 @@ export function checkTokens(path: string, tokens: Tokens, vocabulary: number, fi
   }
 }
 
+/** A hash of tokens that follow others, whose hash is `before`; 0n for the first. */
+export function tokenSum({ buffer, byteOffset, byteLength }: Tokens, before = 0n): bigint {
+  return Bun.hash.xxHash3(new Uint8Array(buffer, byteOffset, byteLength), before)
+}
+
 /** All tokens of a file. */
 export function readTokens(path: string, vocabulary: number): Int32Array {
   const file = TokenFile.open(path, vocabulary)
-  file.checkTokens(vocabulary)
+  file.checkTokens()
   const tokens = new Int32Array(file.length)
   file.read(tokens, 0)
   file.close()

@@ -2,6 +2,7 @@
 
 import { type Contract, kernelOf } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
+import { allocate } from "../native/memory.ts"
 import type { Program, ProgramSource } from "./link.ts"
 import { describe } from "./plan.ts"
 import { type Arg, elements, isTensor, type Tensor } from "./tensor.ts"
@@ -24,7 +25,7 @@ export function findBad(
   { accumulation, next }: BadSearch,
 ): string | undefined {
   for (const parameter of Object.values(source.parameters)) {
-    if (isBad(program, parameter)) return `the parameter ${describe(parameter)}`
+    if (isBad(program, kernels, parameter)) return `the parameter ${describe(parameter)}`
   }
   for (let micro = 0; micro < accumulation; micro++) {
     next(micro)
@@ -36,7 +37,7 @@ export function findBad(
         for (const [i, { type, readOnly }] of signature.parameters.entries()) {
           const arg = args[i]!
           const isOutput = type === "pointer" && !readOnly && isTensor(arg)
-          if (!isOutput || arg.role === "scratch" || !isBad(program, arg)) continue
+          if (!isOutput || arg.role === "scratch" || !isBad(program, kernels, arg)) continue
           const of = accumulation > 1 ? ` of micro-batch ${micro}` : ""
           return `${describe(arg)}, made by ${kernel} in the ${name} pass${of}`
         }
@@ -54,25 +55,28 @@ function value(program: Program, arg: Arg, micro: number): number {
   return typeof arg === "object" ? Math.min(micro, 1) : arg
 }
 
-const PIECE = 2 ** 28 // bytes: a view has its limits
-
-function isBad(program: Program, tensor: Tensor): boolean {
-  const { dtype } = tensor
-  if (dtype === "i32") return false
-  const size = { f32: 4, bf16: 2, f64: 8 }[dtype]
-  const total = elements(tensor) * size
-  for (let start = 0; start < total; start += PIECE) {
-    const { buffer, byteOffset, byteLength } = program.bytes(
-      tensor,
-      start,
-      Math.min(PIECE, total - start),
-    )
-    const Numbers = { f32: Float32Array, bf16: Uint16Array, f64: Float64Array }[dtype]
-    const numbers = new Numbers(buffer as ArrayBuffer, byteOffset, byteLength / size)
-    for (let i = 0; i < numbers.length; i++) {
-      const x = numbers[i]!
-      if (dtype === "bf16" ? (x & 0x7f80) === 0x7f80 : !Number.isFinite(x)) return true
-    }
-  }
-  return false
+/** The first of these tensors in which a number is not finite. */
+export function findNotFinite(
+  program: Program,
+  kernels: Kernels,
+  tensors: Tensor[],
+): Tensor | undefined {
+  return tensors.find((tensor) => isBad(program, kernels, tensor))
 }
+
+function isBad(program: Program, kernels: Kernels, tensor: Tensor): boolean {
+  const count = elements(tensor)
+  if (tensor.dtype === "f32") {
+    // A sum of squares in f64 is finite exactly when all numbers are.
+    const sum = allocate(8)
+    kernels.call("squared_norm", sum.address, program.address(tensor), count)
+    const isGood = Number.isFinite(sum.view(Float64Array, 0, 1)[0]!)
+    sum.free()
+    return !isGood
+  }
+  if (tensor.dtype === "f64") return !program.view(tensor as Typed<"f64">).every(Number.isFinite)
+  if (tensor.dtype === "i32") return false
+  return program.view(tensor as Typed<"bf16">).some((x) => (x & 0x7f80) === 0x7f80)
+}
+
+type Typed<D> = Tensor & { dtype: D }

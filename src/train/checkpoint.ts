@@ -47,7 +47,7 @@ export function ownSteps(folder: string): number[] {
  * cannot be read. */
 export function newestCheckpoint(
   folder: string,
-): { step: number; damaged: { step: number; why: string }[] } | undefined {
+): { step: number; damaged: { step: number; why: string }[]; isUnverified?: boolean } | undefined {
   const steps = ownSteps(folder).reverse()
   const damaged: { step: number; why: string }[] = []
   for (const step of steps) {
@@ -59,10 +59,22 @@ export function newestCheckpoint(
       damaged.push({ step, why: error.message })
     }
   }
-  if (damaged.length === 0) return undefined
+  if (damaged.length === 0) {
+    // Both files came there whole; only what says so is missing, or was lost when they were copied.
+    const step = pairs(folder).at(-1)
+    return step === undefined ? undefined : { step, damaged, isUnverified: true }
+  }
   throw new UserError(
     `${damaged[0]!.why}, and so is every other checkpoint there (train anew in another --out, or put a good copy there)`,
   )
+}
+
+/** Steps whose files are all there, with DONE or without, ascending. */
+function pairs(folder: string): number[] {
+  const all = new Set(names(folder))
+  const steps = [...all].flatMap((name) => Number(/^model_(\d{8,10})\.bin$/.exec(name)?.[1] ?? []))
+  const whole = steps.filter((step) => filesOf(step).every((name) => all.has(name)))
+  return whole.sort((a, b) => a - b)
 }
 
 /** Deletes a checkpoint, DONE first: what is left without it counts for nothing. */
@@ -96,12 +108,23 @@ export function removeRemains(folder: string): void {
   }
 }
 
-/** A model's file: the path itself, or the newest of a run folder. */
-export function modelFile(path: string): string {
+/** A model's file: the path itself, or the newest of a run folder that is what it was when it was
+ * written. `warn` is told of newer ones that are not. */
+export function modelFile(path: string, warn: (text: string) => void): string {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path
-  const step = completeSteps(path).at(-1)
-  if (step !== undefined) return join(path, modelName(step))
+  const own = new Set(ownSteps(path))
+  for (const step of completeSteps(path).reverse()) {
+    const model = modelName(step)
+    if (!own.has(step)) return join(path, model)
+    try {
+      verifyDone(path, doneName(step), filesOf(step), [model])
+      return join(path, model)
+    } catch (error) {
+      if (!(error instanceof Damaged)) throw error
+      warn(`${error.message}; an older model is taken`)
+    }
+  }
   throw new UserError(
-    `${path}: it is a folder without a checkpoint (give a model file, or a folder that llm train --out has made)`,
+    `${path}: it is a folder without a checkpoint that is whole (give a model file, or a folder that llm train --out has made)`,
   )
 }

@@ -42,6 +42,8 @@ export interface Resumed {
   options: Options
   /** Whether --out holds a run that this one takes over. */
   goesOn: boolean
+  /** What the command line says otherwise than the run said before. */
+  changes?: string[]
   checkpoint?: Checkpoint
 }
 
@@ -54,18 +56,28 @@ export function resumed(given: Options, warn: (text: string) => void): Resumed {
     throw new UserError(`--${needy} needs --out FOLDER, where checkpoints are kept`)
   }
   if (folder === undefined || !given.flag("resume")) return { options: given, goesOn: false }
-  if (!holdsRun(folder)) return { options: given, goesOn: false }
+  if (!holdsRun(folder)) {
+    if (given.names.every((name) => ["out", "resume", "threads"].includes(name))) {
+      throw new UserError(
+        `--out ${folder} holds no run to go on with (name another folder, or what a new run trains on)`,
+      )
+    }
+    warn(`${folder} holds no run to go on with: a new one begins`)
+    return { options: given, goesOn: false }
+  }
   claim(folder)
   const toml = join(folder, RUN_TOML)
   const isThere = existsSync(toml)
   if (!isThere) warn(`${toml} is gone: options that are not given have their defaults`)
   const options = isThere ? given.over(toml, NOT_KEPT) : given
+  const changes = isThere ? changesOf(given, toml) : []
   const found = newestCheckpoint(folder)
   if (!found) {
     warn(`${folder} has no checkpoint: the run begins anew`)
-    return { options, goesOn: true }
+    return { options, goesOn: true, changes }
   }
-  const { step, damaged } = found
+  const { step, damaged, isUnverified } = found
+  if (isUnverified) warn(`${join(folder, doneName(step))} is gone: its checkpoint is not verified`)
   const lost = damaged.map((other) => other.step)
   for (const { why } of damaged) warn(`${why}; it is given up, and an older checkpoint taken`)
   const foreign = completeSteps(folder).filter((other) => other > step && !lost.includes(other))
@@ -75,7 +87,21 @@ export function resumed(given: Options, warn: (text: string) => void): Resumed {
     )
   }
   const [model, state] = [join(folder, modelName(step)), join(folder, stateName(step))]
-  return { options, goesOn: true, checkpoint: { folder, step, model, state, damaged: lost } }
+  return {
+    options,
+    goesOn: true,
+    changes,
+    checkpoint: { folder, step, model, state, damaged: lost },
+  }
+}
+
+function changesOf(given: Options, toml: string): string[] {
+  const [before, now] = [given.none().over(toml, NOT_KEPT).resolved(), given.resolved()]
+  return given.names.flatMap((name) => {
+    const [was, is] = [before[name], now[name]]
+    const isChange = !NOT_KEPT.includes(name) && was !== undefined && was !== is
+    return isChange ? [`--${name} ${was} → ${is}`] : []
+  })
 }
 
 const SHAPE = {
@@ -140,6 +166,11 @@ export function loadCheckpoint(
   if (read.dataTokens !== tokenCount) {
     throw wrong(
       `the run was trained on ${read.dataTokens} tokens, but ${data.name} has ${tokenCount} (resume with the same TOKENS)`,
+    )
+  }
+  if (read.dataSum !== data.train.sum) {
+    throw wrong(
+      `the run was trained on other tokens than ${data.name} holds now (resume with the same TOKENS)`,
     )
   }
   data.train.restore(read.position)

@@ -142,6 +142,12 @@ export class RunFolder {
     this.append(METRICS, `${JSON.stringify({ step, hellaswag: accuracy })}\n`)
   }
 
+  /** Why the run ended, for whoever looks after weeks. */
+  diverged(step: number, why: string): void {
+    this.append(MAIN_LOG, `s:${step} diverged: ${why}\n`)
+    this.append(METRICS, `${JSON.stringify({ step, diverged: why })}\n`)
+  }
+
   file(name: string): string {
     return join(this.path, name)
   }

@@ -25,6 +25,7 @@ import type { ProgramSource } from "../program/link.ts"
 import { planMemory } from "../program/plan.ts"
 import type { Recompute } from "../program/recompute.ts"
 import { modelFile } from "./checkpoint.ts"
+import { warn } from "./display.ts"
 
 export interface ModelChoice {
   config: Config
@@ -58,7 +59,7 @@ export function chooseModel(options: Options): ModelChoice {
         `--${shape} ${options.number(shape)} contradicts --init ${init}, a file that fixes the model's shape (leave one out)`,
       )
     }
-    const file = modelFile(init)
+    const file = modelFile(init, warn)
     return { config: readModelHeader(file).config, file }
   }
   const { L, NH, C, V } = base!

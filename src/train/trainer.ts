@@ -58,6 +58,8 @@ export interface Surroundings {
   measurePeak(): number
   /** Names the first tensor of a step in which a number is not finite. */
   findBad(search: BadSearch): string | undefined
+  /** Names a weight or moment of which a number is not finite. */
+  findBadState(): string | undefined
 }
 
 /** A loss or norm that is not a number ends the run; its numbers are worthless from there on. */
@@ -104,9 +106,9 @@ export class Trainer {
     const { seed, T } = this.options
     const { train } = this.data
     train.restore(position)
-    const { orders, tokenCount: dataTokens } = train
+    const { orders, tokenCount: dataTokens, sum: dataSum } = train
     const windows = { losses: [...this.losses.window], norms: [...this.norms.window] }
-    return { step, seed, position, dataTokens, T, orders, ...windows }
+    return { step, seed, position, dataTokens, dataSum, T, orders, ...windows }
   }
 
   /** Trains to the end, or to the end of the step in which a signal comes. */
@@ -165,6 +167,9 @@ export class Trainer {
       display.warn(`no checkpoint of step ${step}, training goes on: ${error.message}`)
     }
     try {
+      // Before an older one goes: the update may have spoiled what no loss has shown yet.
+      const bad = this.around.findBadState()
+      if (bad) throw new UserError(`a number of ${bad} is not finite`)
       folder?.flush() // a checkpoint is of no use without the lines before it
       writer.begin(this.state()).then((warning) => warning && display.warn(warning), failed)
     } catch (error) {

@@ -6,10 +6,12 @@ import {
   appendFileSync,
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   truncateSync,
   writeFileSync,
@@ -177,13 +179,52 @@ describe("a resumed run is the undisturbed one", () => {
   test(
     "in a folder without a checkpoint: it begins",
     async () => {
-      expect((await train(`${BASE} --out new --resume`)).stderr).toBe("")
+      expect((await train(`${BASE} --out new --resume`)).stderr).toBe(
+        "warning: new holds no run to go on with: a new one begins\n",
+      )
       expect(record(path("new"))).toEqual(base)
-      for (const step of completeSteps(path("new"))) rmSync(join(path("new"), doneName(step)))
-      const { code, stderr } = await train(`${BASE} --out new --resume`)
-      expect(stderr).toBe("warning: new has no checkpoint: the run begins anew\n")
+      expect((await llm("train --resume --out nowhere --threads 1")).stderr).toMatch(
+        /^llm: --out nowhere holds no run to go on with/,
+      )
+      expect(existsSync(path("nowhere"))).toBe(false)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "whose DONE files are gone, from the newest files that are all there",
+    async () => {
+      backTo(20, "base", "undone")
+      rmSync(join(path("undone"), "DONE_00000010"))
+      rmSync(join(path("undone"), "DONE_00000020"))
+      rmSync(join(path("undone"), "state_00000030_00000.bin"))
+      const { code, stderr } = await llm("train --resume --out undone")
+      expect(stderr).toBe("warning: undone/DONE_00000020 is gone: its checkpoint is not verified\n")
       expect(code).toBe(0)
-      expect(record(path("new"))).toEqual(base)
+      expect(record(path("undone"))).toEqual(base)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "from another folder, and with other options, which it names",
+    async () => {
+      backTo(20, "base", "moved")
+      const { stdout, code } = await run(
+        [LLM, ..."train --resume --out moved --lr 0.01 --val-every 2".split(" ")],
+        { cwd: dir },
+      )
+      expect(code).toBe(0)
+      expect(stdout).toContain("changed     --lr 0.0003 → 0.01\n")
+      expect(stdout.match(/^changed/gm)).toHaveLength(1)
+      backTo(20, "base", "elsewhere")
+      const again = await run([LLM, ..."train --resume --out elsewhere".split(" ")], { cwd: dir })
+      expect(again.code).toBe(0)
+      const inside = join(dir, "inside")
+      mkdirSync(inside)
+      backTo(20, "base", "inside/run")
+      expect((await run([LLM, "train", "--resume", "--out", "run"], { cwd: inside })).code).toBe(0)
+      expect(record(join(inside, "run"))).toEqual(base)
     },
     TIMEOUT_MS,
   )
@@ -340,6 +381,11 @@ describe("a checkpoint of another run is refused", () => {
   beforeAll(async () => {
     await train("--steps 20 --checkpoint-every 10 --shuffle --out refuse")
     rmSync(join(path("refuse"), "DONE_00000020"))
+    // As many tokens, in another order.
+    writeTokens(
+      path("other_train.bin"),
+      Uint16Array.from({ length: 1700 }, (_, i) => i % 97),
+    )
   }, TIMEOUT_MS)
 
   test.each([
@@ -347,6 +393,7 @@ describe("a checkpoint of another run is refused", () => {
     ["--context 4 --context-max 8", "--context 4: refuse was trained with --context 8"],
     ["--context 4", "but the options describe GPT-2, "],
     ["--precision bf16 --device reference", "refuse/model_00000010.bin was trained in fp32"],
+    ["other_train.bin", "the run was trained on other tokens than"],
     ["--seed 7", "its order of the data is another (resume with the same --shuffle and --seed)"],
     ["small_val.bin", "the run was trained on 1700 tokens, but small_val.bin has 400"],
     ["--init nothing.bin", "refuse/run.toml: "],
@@ -404,6 +451,26 @@ describe("checkpoints", () => {
         "llm: --out shared: another llm is at work there (wait for it, stop it, or choose another folder)\n",
       )
       expect(code).toBe(2)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "are not needed when a token file is replaced by its like",
+    async () => {
+      cpSync(path("small_train.bin"), path("copied_train.bin"))
+      const small = TRAIN.slice(0, -4)
+      const args = small.map((arg) => (arg === "small_train.bin" ? "copied_train.bin" : arg))
+      const more = "--steps 3000 --val-every 0 --sample-every 0 --out copied".split(" ")
+      const child = Bun.spawn([LLM, ...args, ...more], { cwd: dir, stdout: "ignore" })
+      const log = join(path("copied"), "main.log")
+      while (!existsSync(log) || !readFileSync(log, "utf8").includes("s:5 trl")) {
+        expect(child.exitCode).toBeNull()
+        await Bun.sleep(5)
+      }
+      cpSync(path("small_train.bin"), path("copy.bin"))
+      renameSync(path("copy.bin"), path("copied_train.bin"))
+      expect(await child.exited).toBe(0)
     },
     TIMEOUT_MS,
   )

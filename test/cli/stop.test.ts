@@ -31,6 +31,7 @@ describe("a run", () => {
   for (const [signal, code] of [
     ["SIGINT", 130],
     ["SIGTERM", 143],
+    ["SIGHUP", 129],
   ] as const) {
     test(
       `that gets ${signal} finishes the step, writes the model, exits ${code}`,
@@ -54,6 +55,41 @@ describe("a run", () => {
       TIMEOUT_MS,
     )
   }
+
+  test(
+    "whose reader goes away writes a checkpoint, and exits 141",
+    async () => {
+      const args = [...TRAIN, "--steps", "1000000", "--out", "piped"].join(" ")
+      const script = `${LLM} ${args} | head -n 12 >/dev/null; echo "\${PIPESTATUS[0]}"`
+      const { stdout, stderr } = await run(["bash", "-c", script], { cwd: dir })
+      expect([stdout, stderr]).toEqual(["141\n", ""])
+      expect(readdirSync(path("piped")).some((name) => name.startsWith("DONE_"))).toBe(true)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "whose output finds no room goes on without it",
+    async () => {
+      const args = [...TRAIN, "--steps", "30", "--out", "mute"].join(" ")
+      const { code, stderr } = await run(["sh", "-c", `${LLM} ${args} >/dev/full`], { cwd: dir })
+      expect(stderr).toBe("warning: output: cannot write: the disk is full; the run goes on\n")
+      expect(code).toBe(0)
+      expect(existsSync(path("mute/DONE_00000030"))).toBe(true)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "under nohup does not hear SIGHUP",
+    async () => {
+      const args = [...TRAIN, "--steps", "2000", "--out", "nohup"].join(" ")
+      const script = `trap '' HUP; ${LLM} ${args} >/dev/null & sleep 1; kill -HUP $!; wait $!`
+      const { code } = await run(["sh", "-c", script], { cwd: dir })
+      expect(code).toBe(0)
+    },
+    TIMEOUT_MS,
+  )
 
   test(
     "that gets SIGINT before its first step is over leaves no folder",

@@ -9,6 +9,7 @@ const WHOLE: RunState = {
   seed: 42,
   position: { epoch: 1, shard: 2, sequence: 9 },
   dataTokens: 2 ** 33,
+  dataSum: 2n ** 63n + 5n,
   T: 64,
   orders: {
     shards: Uint32Array.of(1, 0, 2),
@@ -87,6 +88,7 @@ function expected(bytes: Buffer, parameters: number, hasMasters: boolean) {
   return {
     step: word(10),
     ...{ seed, position: { epoch, shard, sequence }, dataTokens, T },
+    dataSum: u64(44),
     losses: window.slice(0, lossCount),
     norms: window.slice(lossCount),
     numbers: bytes.toString("hex", 1024, start),
@@ -101,7 +103,7 @@ export const runStateReader = (
 ): Reader => ({
   name: `run state ${hasMasters ? "with" : "without"} master weights`,
   headerBytes: 1024,
-  words: 44,
+  words: 46,
   floatBytes: 4,
   file: () => make(parameters, hasMasters),
   others: () => [

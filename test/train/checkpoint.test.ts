@@ -42,13 +42,17 @@ describe("a folder", () => {
       ...["DONE_000000011", "model_00000099.bin", ".DONE_00000004.01234567.tmp"],
     ])
     expect(completeSteps(path)).toEqual([2, 10, 123456789])
-    expect(modelFile(path)).toBe(join(path, "model_123456789.bin"))
+    expect(modelFile(path, () => {})).toBe(join(path, "model_123456789.bin"))
   })
 
   test("without any is no place to take a model from", () => {
     const path = fill("none", ["model_00000099.bin"])
-    expect(() => modelFile(path)).toThrow(`${path}: it is a folder without a checkpoint`)
-    expect(modelFile(join(path, "model_00000099.bin"))).toBe(join(path, "model_00000099.bin"))
+    expect(() => modelFile(path, () => {})).toThrow(
+      `${path}: it is a folder without a checkpoint that is whole`,
+    )
+    expect(modelFile(join(path, "model_00000099.bin"), () => {})).toBe(
+      join(path, "model_00000099.bin"),
+    )
   })
 
   const temporary = [

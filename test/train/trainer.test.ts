@@ -102,6 +102,7 @@ async function train(settings: Settings = {}) {
   const around: Surroundings = {
     display,
     measurePeak: () => 1e9,
+    findBadState: () => undefined,
     findBad: (search) => findBad(program, tensors, kernels, signatures, search),
   }
   const trainer = new Trainer(program, tensors, CONFIG, data, options, around)

@@ -27,6 +27,7 @@ const STATE: Omit<RunState, "step"> = {
   seed: 7,
   position: { epoch: 2, shard: 1, sequence: 123 },
   dataTokens: 2 ** 33 + 5,
+  dataSum: 2n ** 63n + 5n,
   T: 8,
   orders: { shards: Uint32Array.of(1, 0), sequences: Uint32Array.of(2, 0, 1) },
   losses: [1.5, 2.25],
