@@ -18,9 +18,13 @@ export function ranksByBytes(vocabulary: Vocabulary): Ranks {
   )
 }
 
-/** The tokens of one piece. */
+/** The tokens of one piece of text. */
 export function mergePiece(piece: string, ranks: Ranks): number[] {
-  const bytes = Buffer.from(piece, "utf8").toString("latin1")
+  return mergeBytes(Buffer.from(piece, "utf8").toString("latin1"), ranks)
+}
+
+/** The tokens of bytes, one character a byte. */
+export function mergeBytes(bytes: string, ranks: Ranks): number[] {
   const n = bytes.length
   // Parts start at their first byte and end where the next part starts. A part that was merged into
   // the one on its left has next = 0.
