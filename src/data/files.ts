@@ -137,6 +137,7 @@ export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
   } catch (error) {
     if (file !== undefined) closeSync(file)
     if (made) rmSync(temporary, { force: true })
+    if (error instanceof UserError) throw error // of a chunk that could not be made
     throw new UserError(`${path}: cannot write: ${reason(error)} (${wayOut(error)})`)
   }
 }

@@ -2,12 +2,10 @@
 // version, and a body whose size the header decides. They are read piece by piece, straight into
 // where the numbers belong, as a model may be larger than the memory that is left.
 
-import { closeSync, openSync, readSync } from "node:fs"
-import { fileBytes, reason, thousands } from "../data/files.ts"
-import { UserError } from "../errors.ts"
+import { thousands } from "../data/files.ts"
+import { OpenFile } from "./open-file.ts"
 
 export const HEADER_BYTES = 1024
-const MAX_READ = 2 ** 30 // bytes: Linux reads at most 2³¹ − 4096 at once
 
 const KINDS: Record<number, string> = {
   20240326: "a GPT-2 model",
@@ -29,17 +27,23 @@ export type Kind = {
 }
 
 /** A file that is open for reading, its magic and version checked. */
-export class BinaryFile {
+export class BinaryFile extends OpenFile {
   /** The 256 words of the header. */
-  readonly header: Int32Array
+  readonly header = new Int32Array(HEADER_BYTES / 4)
 
-  private constructor(
-    private readonly path: string,
-    private readonly handle: number,
-    readonly bytes: number,
-    kind: Kind,
-  ) {
-    this.header = new Int32Array(HEADER_BYTES / 4)
+  /** Opens a file, hands it to `use` and closes it again. */
+  static with<R>(path: string, kind: Kind, use: (file: BinaryFile) => R): R {
+    const file = new BinaryFile(path, kind.hint)
+    try {
+      file.readHeader(kind)
+      return use(file)
+    } finally {
+      file.close()
+    }
+  }
+
+  private readHeader(kind: Kind): void {
+    const { bytes } = this
     if (bytes < 4)
       throw this.wrong(`${bytes} bytes are too few for ${KINDS[kind.magic]}`, kind.hint)
     this.read(new Uint8Array(this.header.buffer, 0, Math.min(bytes, HEADER_BYTES)), 0)
@@ -59,27 +63,6 @@ export class BinaryFile {
     }
   }
 
-  /** Opens a file, hands it to `use` and closes it again. */
-  static with<R>(path: string, kind: Kind, use: (file: BinaryFile) => R): R {
-    const bytes = fileBytes(path, kind.hint)
-    let handle: number
-    try {
-      handle = openSync(path, "r")
-    } catch (error) {
-      throw new UserError(`${path}: cannot read: ${reason(error)} (${kind.hint})`)
-    }
-    try {
-      return use(new BinaryFile(path, handle, bytes, kind))
-    } finally {
-      closeSync(handle)
-    }
-  }
-
-  /** A user's mistake in this file. */
-  wrong(what: string, wayOut: string): UserError {
-    return new UserError(`${this.path}: ${what} (${wayOut})`)
-  }
-
   /** Refuses a file that is not as long as its header says. */
   checkBytes(promised: number, what: string): void {
     if (this.bytes === promised) return
@@ -87,21 +70,6 @@ export class BinaryFile {
       `${thousands(this.bytes)} bytes, but its header promises ${what} (${thousands(promised)} bytes)`,
       this.bytes < promised ? "it was cut short: copy it again" : "it was added to: copy it again",
     )
-  }
-
-  /** Fills `into` from byte `position` on. */
-  read(into: Uint8Array, position: number): void {
-    for (let done = 0; done < into.length; ) {
-      const wanted = Math.min(into.length - done, MAX_READ)
-      let got: number
-      try {
-        got = readSync(this.handle, into, done, wanted, position + done)
-      } catch (error) {
-        throw this.wrong(`cannot read: ${reason(error)}`, "copy it again")
-      }
-      if (got === 0) throw this.wrong("it became shorter while it was read", "copy it again")
-      done += got
-    }
   }
 }
 
