@@ -9,6 +9,7 @@ import { readTokenizer } from "../../src/formats/tokenizer.ts"
 import type { Config } from "../../src/model/config.ts"
 import { parseOptions, type Value } from "../../src/options.ts"
 import { CHOICES } from "./choices.ts"
+import { GGUF } from "./gguf.ts"
 import type { Layout } from "./mutate.ts"
 import { runStateReader } from "./run-state.ts"
 
@@ -306,6 +307,7 @@ export const READERS: Reader[] = [
   CHOICES,
   runStateReader(TINY, TINY_PARAMETERS, false),
   runStateReader(TINY, TINY_PARAMETERS, true),
+  GGUF,
   {
     name: "tokenizer",
     headerBytes: 1024,
