@@ -17,7 +17,7 @@ const LONG_PIECE = 1000
 const LONG_RUN = new RegExp(`(?:^|\\s)\\S{${LONG_PIECE}}|(?:^|\\S)\\s{${LONG_PIECE}}`)
 
 /** A token's text, or its bytes where they are no text. */
-export type Vocabulary = readonly (string | readonly number[])[]
+export type Vocabulary = readonly (string | ArrayLike<number>)[]
 export type Encode = (text: string) => number[]
 
 export async function loadEncoder(): Promise<Encode> {
@@ -44,16 +44,22 @@ export class Decoder {
     private readonly starts: Uint32Array,
   ) {}
 
+  /** GPT-2's. */
   static async load(): Promise<Decoder> {
     const { default: ranks } = await import("gpt-tokenizer/bpeRanks/r50k_base")
-    const parts = [...(ranks as Vocabulary), "<|endoftext|>"]
-    assert(parts.length === VOCABULARY, `vocabulary of ${parts.length}`)
+    const decoder = Decoder.of([...(ranks as Vocabulary), "<|endoftext|>"])
+    assert(decoder.count === VOCABULARY, `vocabulary of ${decoder.count}`)
+    return decoder
+  }
+
+  /** Of any tokens, such as a tokenizer file's. */
+  static of(tokens: Vocabulary): Decoder {
     const encoder = new TextEncoder()
     // A token of n UTF-16 units takes at most 3n bytes.
-    const bytes = new Uint8Array(parts.reduce((sum, p) => sum + 3 * p.length, 0))
-    const starts = new Uint32Array(VOCABULARY + 1)
+    const bytes = new Uint8Array(tokens.reduce((sum, token) => sum + 3 * token.length, 0))
+    const starts = new Uint32Array(tokens.length + 1)
     let end = 0
-    for (const [token, part] of parts.entries()) {
+    for (const [token, part] of tokens.entries()) {
       if (typeof part === "string") {
         end += encoder.encodeInto(part, bytes.subarray(end)).written
       } else {
@@ -65,8 +71,13 @@ export class Decoder {
     return new Decoder(bytes.slice(0, end), starts)
   }
 
+  /** How many tokens there are. */
+  get count(): number {
+    return this.starts.length - 1
+  }
+
   tokenBytes(token: number): Uint8Array {
-    assert(Number.isInteger(token) && token >= 0 && token < VOCABULARY, `no token ${token}`)
+    assert(Number.isInteger(token) && token >= 0 && token < this.count, `no token ${token}`)
     return this.bytes.subarray(this.starts[token], this.starts[token + 1])
   }
 

@@ -1,12 +1,15 @@
 // llm.c's tokenizer files: the bytes of every token, one after the other, each behind its length.
 
-import { thousands } from "../data/files.ts"
-import { BinaryFile, HEADER_BYTES, type Kind } from "./header.ts"
+import { thousands, writeWhole } from "../data/files.ts"
+import { assert } from "../errors.ts"
+import { BinaryFile, HEADER_BYTES, headerBytes, type Kind } from "./header.ts"
 
+const MAGIC = 20240328
+const VERSION = 2
 const KIND: Kind = {
-  magic: 20240328,
+  magic: MAGIC,
   versions: { 1: "GPT-2's", 2: "any, which names its end of text" },
-  hint: "give a tokenizer file that llm.c's train_gpt2.py wrote",
+  hint: "give a tokenizer file that llm or llm.c wrote",
 }
 const GPT2 = { count: 50257, endOfText: 50256 } // which the first version does not say
 
@@ -54,4 +57,14 @@ export function readTokenizer(path: string): Tokenizer {
     }
     return { tokens, endOfText }
   })
+}
+
+/** Writes a tokenizer whose tokens have 1 to 255 bytes. */
+export function writeTokenizer(path: string, { tokens, endOfText }: Tokenizer): void {
+  const body = tokens.flatMap((bytes, token) => {
+    assert(bytes.length >= 1 && bytes.length <= 255, `token ${token} of ${bytes.length} bytes`)
+    return [Uint8Array.of(bytes.length), bytes]
+  })
+  assert(tokens[endOfText] !== undefined, `no token ${endOfText}`)
+  writeWhole(path, [headerBytes(MAGIC, VERSION, tokens.length, endOfText), Buffer.concat(body)])
 }

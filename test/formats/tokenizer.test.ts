@@ -1,10 +1,12 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Decoder, END_OF_TEXT, VOCABULARY } from "../../src/data/tokenizer.ts"
+import fc from "fast-check"
+import ranks from "gpt-tokenizer/bpeRanks/r50k_base"
+import { Decoder, END_OF_TEXT, VOCABULARY, type Vocabulary } from "../../src/data/tokenizer.ts"
 import { headerBytes } from "../../src/formats/header.ts"
-import { readTokenizer } from "../../src/formats/tokenizer.ts"
+import { readTokenizer, writeTokenizer } from "../../src/formats/tokenizer.ts"
 import { refuses } from "./broken.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "tokenizer-"))
@@ -18,6 +20,50 @@ const body = (...tokens: Uint8Array[]) =>
 describe("GPT-2's tokenizer", async () => {
   const decoder = await Decoder.load()
   const vocabulary = Array.from({ length: VOCABULARY }, (_, token) => decoder.tokenBytes(token))
+
+  test("written, has llm.c's layout of the second version, and is read back", () => {
+    const path = join(folder, "written.bin")
+    writeTokenizer(path, { tokens: vocabulary, endOfText: END_OF_TEXT })
+    const layout = Buffer.concat([header(2, VOCABULARY, END_OF_TEXT), body(...vocabulary)])
+    expect(readFileSync(path).equals(layout)).toBe(true)
+    const { tokens, endOfText } = readTokenizer(path)
+    expect(endOfText).toBe(END_OF_TEXT)
+    expect(Buffer.concat(tokens).equals(Buffer.concat(vocabulary))).toBe(true)
+  })
+
+  describe("decoded through its file", () => {
+    const path = join(folder, "decoder.bin")
+    writeTokenizer(path, { tokens: vocabulary, endOfText: END_OF_TEXT })
+    const fromFile = Decoder.of(readTokenizer(path).tokens)
+
+    // Its ranks and not its decode, which keeps half a character for the text of the next call.
+    test("has gpt-tokenizer's bytes for every token", () => {
+      expect(fromFile.count).toBe(VOCABULARY)
+      for (const [token, part] of [...(ranks as Vocabulary), "<|endoftext|>"].entries()) {
+        const bytes = typeof part === "string" ? Buffer.from(part) : Buffer.from(Array.from(part))
+        if (!bytes.equals(fromFile.tokenBytes(token))) throw new Error(`token ${token}`)
+      }
+    })
+
+    // Any tokens in any order: most of their characters' bytes do not fit together.
+    test("gives the same text, split anywhere, as the bytes at once", () => {
+      const single = vocabulary.flatMap((bytes, token) => (bytes.length === 1 ? [token] : []))
+      const token = fc.oneof(fc.constantFrom(...single), fc.nat({ max: VOCABULARY - 1 }))
+      fc.assert(
+        fc.property(fc.array(token, { maxLength: 12 }), (tokens) => {
+          const bytes = Buffer.concat(tokens.map((id) => vocabulary[id]!))
+          const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes)
+          for (const from of [fromFile, decoder]) {
+            expect(from.decode(tokens)).toBe(text)
+            const stream = from.stream()
+            const pieces = tokens.map((id) => stream.push(id))
+            expect(pieces.join("") + stream.end()).toBe(text)
+          }
+        }),
+        { numRuns: 3000 },
+      )
+    })
+  })
 
   test.each([
     ["first", header(1, VOCABULARY)],
@@ -40,6 +86,18 @@ test("a tokenizer may have tokens of 1 to 255 bytes, and any of them as its end 
   for (const endOfText of [0, 1, 2]) {
     writeFileSync(path, Buffer.concat([header(2, 3, endOfText), body(...words)]))
     expect(readTokenizer(path)).toEqual({ tokens: words, endOfText })
+    const written = join(folder, "again.bin")
+    writeTokenizer(written, { tokens: words, endOfText })
+    expect(readFileSync(written).equals(readFileSync(path))).toBe(true)
+  }
+})
+
+test("a token of no bytes, or of 256, is not written", () => {
+  for (const length of [0, 256]) {
+    const tokens = [new Uint8Array(length)]
+    expect(() => writeTokenizer(join(folder, "none.bin"), { tokens, endOfText: 0 })).toThrow(
+      `token 0 of ${length} bytes`,
+    )
   }
 })
 
