@@ -1,12 +1,12 @@
 // Numbers that nobody can compute with are refused where they are read.
 
 import { fromBf16 } from "../data/bf16.ts"
-import type { OpenFile } from "./open-file.ts"
+import type { InputFile } from "./file.ts"
 
 /** Refuses NaN and infinite numbers; those of 16 bits are bf16. `start` is the first one's place in
  * what `name` names. */
 export function checkFinite(
-  file: OpenFile,
+  file: Pick<InputFile, "wrong">,
   name: string,
   numbers: Float32Array | Uint16Array,
   start: number,

@@ -1,9 +1,9 @@
 // What llm.c's binary files have in common: a header of 256 int32 that starts with a magic and a
 // version, and a body whose size the header decides. They are read piece by piece, straight into
-// where the numbers belong, as a model may be larger than the memory that is left.
+// where the numbers belong.
 
 import { thousands } from "../data/files.ts"
-import { OpenFile } from "./open-file.ts"
+import { InputFile } from "./file.ts"
 
 export const HEADER_BYTES = 1024
 
@@ -27,22 +27,31 @@ export type Kind = {
 }
 
 /** A file that is open for reading, its magic and version checked. */
-export class BinaryFile extends OpenFile {
+export class BinaryFile extends InputFile {
   /** The 256 words of the header. */
   readonly header = new Int32Array(HEADER_BYTES / 4)
 
+  constructor(path: string, kind: Kind) {
+    super(path, kind.hint)
+    try {
+      this.checkKind(kind)
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
   /** Opens a file, hands it to `use` and closes it again. */
   static with<R>(path: string, kind: Kind, use: (file: BinaryFile) => R): R {
-    const file = new BinaryFile(path, kind.hint)
+    const file = new BinaryFile(path, kind)
     try {
-      file.readHeader(kind)
       return use(file)
     } finally {
       file.close()
     }
   }
 
-  private readHeader(kind: Kind): void {
+  private checkKind(kind: Kind): void {
     const { bytes } = this
     if (bytes < 4)
       throw this.wrong(`${bytes} bytes are too few for ${KINDS[kind.magic]}`, kind.hint)

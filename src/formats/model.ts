@@ -48,41 +48,61 @@ export function readModelHeader(path: string): ModelHeader {
  * Refuses numbers that are not finite, or would not be in bf16. A tensor may come in parts of one
  * name. */
 export function loadModel(path: string, tensors: NamedTensor[]): ModelHeader {
-  return BinaryFile.with(path, KIND, (file) => {
-    const header = checkHeader(file)
-    checkTensors(header.config, tensors)
-    const room = Math.min(PIECE, Math.max(...tensors.map(({ data }) => data.length)))
-    const piece = header.dtype === "bf16" ? new Uint16Array(room) : new Float32Array(room)
-    let position = HEADER_BYTES
+  const file = new ModelFile(path)
+  try {
+    checkTensors(file.header.config, tensors)
+    let start = 0
     let tensor: string | undefined
     let place = 0 // in the tensor
     for (const { name, data } of tensors) {
       if (name !== tensor) place = 0
       tensor = name
-      for (let start = 0; start < data.length; start += PIECE) {
-        const into = data.subarray(start, start + PIECE)
-        readNumbers(file, into, piece.subarray(0, into.length), position)
-        checkFinite(file, name, into, place, NOT_FINITE)
-        position += into.length * BYTES[header.dtype]
-        place += into.length
-      }
+      file.read(name, data, start, place)
+      start += data.length
+      place += data.length
     }
-    return header
-  })
+    return file.header
+  } finally {
+    file.close()
+  }
 }
 
-/** Reads numbers of the piece's type, by way of it when it is not theirs. */
-function readNumbers(
-  file: BinaryFile,
-  into: Float32Array | Uint16Array,
-  piece: Float32Array | Uint16Array,
-  position: number,
-): void {
-  const isSame = into.BYTES_PER_ELEMENT === piece.BYTES_PER_ELEMENT
-  file.read(bytesOf(isSame ? into : piece), position)
-  if (isSame) return
-  if (into instanceof Uint16Array) roundAll(into, piece as Float32Array)
-  else widenAll(into, piece as Uint16Array)
+/** A model file that is open, everything but its numbers checked. */
+export class ModelFile {
+  readonly header: ModelHeader
+  private readonly file: BinaryFile
+
+  constructor(path: string) {
+    this.file = new BinaryFile(path, KIND)
+    try {
+      this.header = checkHeader(this.file)
+    } catch (error) {
+      this.file.close()
+      throw error
+    }
+  }
+
+  /** Fills `into` from number `start` of the file on, which is number `place` of what `name` names.
+   * Refuses numbers that are not finite, or would not be in the type asked for. */
+  read(name: string, into: Float32Array | Uint16Array, start: number, place: number): void {
+    const isFileBf16 = this.header.dtype === "bf16"
+    const isSame = isFileBf16 === into instanceof Uint16Array
+    const room = isSame ? 0 : Math.min(PIECE, into.length)
+    const piece = isFileBf16 ? new Uint16Array(room) : new Float32Array(room)
+    for (let done = 0; done < into.length; done += PIECE) {
+      const part = into.subarray(done, done + PIECE)
+      const read = isSame ? part : piece.subarray(0, part.length)
+      const at = HEADER_BYTES + (start + done) * BYTES[this.header.dtype]
+      this.file.read(bytesOf(read), at)
+      if (!isSame && part instanceof Uint16Array) roundAll(part, read as Float32Array)
+      if (!isSame && part instanceof Float32Array) widenAll(part, read as Uint16Array)
+      checkFinite(this.file, name, part, place + done, NOT_FINITE)
+    }
+  }
+
+  close(): void {
+    this.file.close()
+  }
 }
 
 /** What a model file begins with. */

@@ -3,7 +3,7 @@
 // anything is made of them. Arrays, such as a vocabulary, are passed over.
 
 import { thousands } from "../data/files.ts"
-import type { OpenFile } from "../formats/open-file.ts"
+import type { InputFile } from "../formats/file.ts"
 import { NUMBERS } from "./numbers.ts"
 import type { NumberType } from "./source.ts"
 
@@ -55,7 +55,7 @@ export type Gguf = {
   tensors: Map<string, GgufTensor>
 }
 
-export function readGguf(file: OpenFile): Gguf {
+export function readGguf(file: InputFile): Gguf {
   const head = new Head(file)
   if (file.bytes < 24) throw file.wrong(`${file.bytes} bytes are too few for a GGUF file`, HINT)
   const magic = head.scalar(VALUE.u32)
@@ -139,7 +139,7 @@ function readTensors(head: Head, count: number): Gguf["tensors"] {
 }
 
 /** Refuses tensors that end behind the file, or that share bytes. */
-function checkPlaces(file: OpenFile, tensors: Gguf["tensors"]): void {
+function checkPlaces(file: InputFile, tensors: Gguf["tensors"]): void {
   const inOrder = [...tensors].sort(([, a], [, b]) => a.at - b.at)
   let last: [name: string, end: number] = ["", 0]
   for (const [name, { at, bytes }] of inOrder) {
@@ -151,7 +151,7 @@ function checkPlaces(file: OpenFile, tensors: Gguf["tensors"]): void {
   }
 }
 
-const sizeOf = ({ bytes }: OpenFile) => `the file has ${thousands(bytes)} bytes`
+const sizeOf = ({ bytes }: InputFile) => `the file has ${thousands(bytes)} bytes`
 
 /** What a file calls something, short enough for a message. */
 const quote = (name: string) => (name.length > 64 ? `${name.slice(0, 64)}…` : name)
@@ -164,7 +164,7 @@ class Head {
   private start = 0 // in the file, of what the piece holds
   private end = 0
 
-  constructor(readonly file: OpenFile) {}
+  constructor(readonly file: InputFile) {}
 
   /** The value of a key. */
   value(key: string): number | string | undefined {

@@ -2,7 +2,7 @@
 
 import { assert } from "../errors.ts"
 import { checkFinite } from "../formats/finite.ts"
-import { OpenFile } from "../formats/open-file.ts"
+import { InputFile } from "../formats/file.ts"
 import { type Config, padVocabulary } from "../model/config.ts"
 import { type Gguf, type GgufTensor, HINT, readGguf } from "./gguf-file.ts"
 import { type GgufParameter, ggufTable } from "./gguf-tensors.ts"
@@ -16,7 +16,7 @@ const TIED = "token_embd.weight"
 
 /** Opens a GPT-2 in GGUF: everything but the numbers is checked. */
 export function openGguf(path: string): WeightSource {
-  const file = new OpenFile(path, HINT)
+  const file = new InputFile(path, HINT)
   try {
     const { metadata, tensors } = readGguf(file)
     const config = readConfig(file, metadata, tensors)
@@ -36,7 +36,7 @@ class GgufSource implements WeightSource {
   private piece = new Uint8Array()
 
   constructor(
-    private readonly file: OpenFile,
+    private readonly file: InputFile,
     readonly config: Config,
     private readonly table: GgufParameter[],
     private readonly tensors: Gguf["tensors"],
@@ -101,7 +101,7 @@ class GgufSource implements WeightSource {
   }
 }
 
-function readConfig(file: OpenFile, metadata: Gguf["metadata"], tensors: Gguf["tensors"]): Config {
+function readConfig(file: InputFile, metadata: Gguf["metadata"], tensors: Gguf["tensors"]): Config {
   const architecture = metadata.get("general.architecture")
   if (architecture !== "gpt2") {
     throw file.wrong(`its architecture is ${architecture}, not gpt2`, HINT)
@@ -132,7 +132,7 @@ function readConfig(file: OpenFile, metadata: Gguf["metadata"], tensors: Gguf["t
 }
 
 /** Refuses tensors that are missing, of another shape or not GPT-2's. */
-function checkTensors(file: OpenFile, table: GgufParameter[], tensors: Gguf["tensors"]): void {
+function checkTensors(file: InputFile, table: GgufParameter[], tensors: Gguf["tensors"]): void {
   const wanted = new Map(table.flatMap(({ tensors, dims }) => tensors.map((name) => [name, dims])))
   const check = (name: string, tensor: GgufTensor | undefined, dims: number[]) => {
     if (tensor === undefined) throw file.wrong(`it has no ${name}`, HINT)

@@ -1,4 +1,4 @@
-// A file that is open for reading, piece by piece, with a user's mistakes worded.
+// A file that is open for reading, piece by piece: a model may be larger than the memory that is left.
 
 import { closeSync, openSync, readSync } from "node:fs"
 import { fileBytes, reason } from "../data/files.ts"
@@ -6,7 +6,7 @@ import { UserError } from "../errors.ts"
 
 const MAX_READ = 2 ** 30 // bytes: Linux reads at most 2³¹ − 4096 at once
 
-export class OpenFile {
+export class InputFile {
   readonly bytes: number
   private readonly handle: number
 
@@ -21,6 +21,10 @@ export class OpenFile {
     } catch (error) {
       throw this.wrong(`cannot read: ${reason(error)}`, hint)
     }
+  }
+
+  close(): void {
+    closeSync(this.handle)
   }
 
   /** A user's mistake in this file. */
@@ -41,9 +45,5 @@ export class OpenFile {
       if (got === 0) throw this.wrong("it became shorter while it was read", "copy it again")
       done += got
     }
-  }
-
-  close(): void {
-    closeSync(this.handle)
   }
 }
