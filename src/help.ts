@@ -7,15 +7,18 @@ const GAP = 2 // columns between a name and what it means
 
 /** The help text of a command. */
 export function helpText(command: CommandSpec): string {
-  const { name, summary, positional, options, examples = [] } = command
-  const argument = positional?.required ? positional.name : positional && `[${positional.name}]`
-  const lines = [`llm ${[name, argument, "[options]"].filter(Boolean).join(" ")}`, "", summary]
+  const { name, summary, options, examples = [] } = command
+  const positionals = [command.positional, command.second].flatMap((each) => each ?? [])
+  const taken = positionals.map(({ name, required }) => (required ? name : `[${name}]`))
+  const lines = [`llm ${[name, ...taken, "[options]"].join(" ")}`, "", summary]
   // llm.c's short forms stand before the long names, which begin in one column.
   const shorts = Math.max(0, ...options.map(({ short }) => (short ? short.length + 3 : 0)))
   const names = new Map(options.map((option) => [option, nameOf(option, shorts)]))
-  const all = [positional?.name ?? "", ...names.values()]
+  const all = [...positionals.map(({ name }) => name), ...names.values()]
   const left = 2 + Math.max(...all.map(({ length }) => length)) + GAP
-  if (positional) lines.push("", ...row(positional.name, positional.help, left))
+  if (positionals.length > 0) {
+    lines.push("", ...positionals.flatMap(({ name, help }) => row(name, help, left)))
+  }
   for (const group of new Set(options.map((option) => option.group))) {
     lines.push("", `${group}:`)
     for (const option of options.filter((candidate) => candidate.group === group)) {

@@ -34,11 +34,19 @@ export type OptionSpec = Base &
       }
   )
 
+interface Positional {
+  name: string
+  short?: string
+  help: string
+  required: boolean
+}
+
 export interface CommandSpec {
   name: string
   summary: string
-  /** The positional argument. */
-  positional?: { name: string; short?: string; help: string; required: boolean }
+  /** The positional argument, and the one that may follow it. */
+  positional?: Positional
+  second?: Positional
   options: readonly OptionSpec[]
   examples?: readonly string[]
 }
@@ -59,9 +67,8 @@ export class Options {
 
   /** Every option that has a value, given or by default. */
   resolved(): Record<string, Value> {
-    const positional = this.command.positional?.name.toLowerCase()
     const names = this.command.options.map((option) => option.name)
-    const all = (positional ? [positional, ...names] : names).filter((name) => name !== "config")
+    const all = [...positionals(this.command), ...names].filter((name) => name !== "config")
     return Object.fromEntries(
       all.flatMap((name) => {
         const value = this.value(name)
@@ -112,11 +119,16 @@ export class Options {
 
   private spec(name: string): OptionSpec | undefined {
     const spec = this.command.options.find((option) => option.name === name)
-    if (!spec && name !== this.command.positional?.name.toLowerCase()) {
+    if (!spec && !positionals(this.command).includes(name)) {
       throw new Error(`internal error: llm ${this.command.name} has no option ${name}`)
     }
     return spec
   }
+}
+
+/** The names under which positional arguments are kept. */
+function positionals({ positional, second }: CommandSpec): string[] {
+  return [positional, second].flatMap((each) => each?.name.toLowerCase() ?? [])
 }
 
 /** Reads a command line. With --config FILE, the file's values stand where the command line says
@@ -136,12 +148,18 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
     if (isNamed || !arg.startsWith("-")) {
       if (!positional) throw new UserError(`llm ${command.name} takes no argument, but got ${arg}`)
       if (arg === "") throw new UserError(`${command.positional!.name} is empty (${SEE(command)})`)
-      if (given.has(positional)) {
+      const free = positionals(command).find((name) => !given.has(name))
+      if (free === undefined && command.second) {
+        throw new UserError(
+          `llm ${command.name} takes ${command.positional!.name} and ${command.second.name}, but then got ${arg}`,
+        )
+      }
+      if (free === undefined) {
         throw new UserError(
           `llm ${command.name} takes one ${command.positional!.name}, but got ${given.get(positional)} and ${arg} (quote a glob)`,
         )
       }
-      given.set(positional, arg)
+      given.set(free, arg)
       continue
     }
     if (arg === "-" || arg === "--") {
@@ -163,8 +181,10 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
   }
   const config = given.get("config")
   if (typeof config === "string") readConfig(command, "--config ", config, given)
-  if (command.positional?.required && !given.has(positional!)) {
-    const { name, help } = command.positional
+  for (const { name, help, required } of [command.positional, command.second].flatMap(
+    (each) => each ?? [],
+  )) {
+    if (!required || given.has(name.toLowerCase())) continue
     throw new UserError(`llm ${command.name} needs ${name}: ${help} (${SEE(command)})`)
   }
   return new Options(command, given)
