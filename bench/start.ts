@@ -14,6 +14,7 @@ import { decodeProgram, describeConfig } from "../src/model/program.ts"
 import { loadWeights, views } from "../src/model/weights.ts"
 import type { Kernels } from "../src/native/library.ts"
 import { Program } from "../src/program/link.ts"
+import { openBin } from "../src/weights/bin.ts"
 
 const ROOT = join(import.meta.dir, "..")
 const LLM = join(ROOT, "llm")
@@ -90,7 +91,9 @@ async function writeAndRead(kernels: Kernels, config: Config, path: string): Pro
       writeModel(path, config, views(program, tensors.parameters, config))
     } else {
       const start = performance.now()
-      loadWeights(path, program, tensors, config, kernels)
+      const source = openBin(path)
+      loadWeights(source, program, tensors, kernels)
+      source.close()
       times.push(performance.now() - start)
     }
     program.free()

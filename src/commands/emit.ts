@@ -3,6 +3,7 @@
 import type { Command } from "../main.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { emitProgram } from "../program/link.ts"
+import { chooseModel } from "../train/settings.ts"
 import { planned } from "./plan.ts"
 import {
   CONFIG_OPTION,
@@ -27,7 +28,8 @@ const spec: CommandSpec = {
 }
 
 async function run(options: Options): Promise<number> {
-  const { emitted } = await emitProgram(planned(options))
+  const { config } = await chooseModel(options)
+  const { emitted } = await emitProgram(planned(options, config))
   process.stdout.write(emitted.source)
   return 0
 }

@@ -7,7 +7,6 @@ import { UserError } from "../errors.ts"
 import { type Choices, describeScore, fitChoices, scoreChoices } from "../eval/choices.ts"
 import { validationLoss } from "../eval/loss.ts"
 import { readChoices } from "../formats/choices.ts"
-import { readModelHeader } from "../formats/model.ts"
 import type { Command } from "../main.ts"
 import { type Config, GPT2_VOCABULARY } from "../model/config.ts"
 import { type EvaluationProgram, evaluationProgram } from "../model/program.ts"
@@ -18,9 +17,9 @@ import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { elements } from "../program/tensor.ts"
-import { modelFile } from "../train/checkpoint.ts"
-import { duration, warn } from "../train/display.ts"
+import { duration } from "../train/display.ts"
 import { builtinValidation, chooseBatch, fitting, type Validation } from "../train/settings.ts"
+import { openModel } from "../weights/open.ts"
 import {
   CHECKPOINT_HELP,
   CLASSIFIER_OPTION,
@@ -88,8 +87,8 @@ interface Linked {
 
 async function run(options: Options): Promise<number> {
   const given = options.text("checkpoint")!
-  const path = modelFile(given, warn)
-  const { config } = readModelHeader(path)
+  const source = await openModel(given)
+  const { config, path } = source
   const { B, T } = chooseBatch(options, config, USUAL_CONTEXT)
   const choices = openChoices(options, config, T)
   const data = await openValidation(options, path, { B, T, vocabulary: config.V })
@@ -104,7 +103,7 @@ async function run(options: Options): Promise<number> {
       return evaluationProgram(config, { B, T, precision, classifierRows })
     })
     const program = await Program.link(tensors, kernels)
-    loadWeights(path, program, tensors, config, kernels)
+    loadWeights(source, program, tensors, kernels)
     const text = await result({ program, tensors })
     program.free()
     clearProgress()
@@ -121,6 +120,8 @@ async function run(options: Options): Promise<number> {
     clearProgress()
     process.stderr.write(`llm: ${path}: ${error.message} (try an earlier model)\n`)
     return NOT_FINITE
+  } finally {
+    source.close()
   }
   const signal = await stop.heard()
   return signal ? exitCodeOf(signal) : 0

@@ -4,6 +4,7 @@ import { percent } from "../bench/table.ts"
 import { workOfCalls } from "../bench/work.ts"
 import { thousands } from "../data/files.ts"
 import type { Command } from "../main.ts"
+import type { Config } from "../model/config.ts"
 import { trainingProgram } from "../model/program.ts"
 import type { Contract, Precision } from "../native/contract.ts"
 import { contract } from "../native/library.ts"
@@ -34,8 +35,7 @@ const spec: CommandSpec = {
 }
 
 /** The program of a run with these options; AdamW's numbers do not change its memory. */
-export function planned(options: Options, rewrites = chooseRewrites(options)) {
-  const { config } = chooseModel(options)
+export function planned(options: Options, config: Config, rewrites = chooseRewrites(options)) {
   const shape = chooseShape(options, config)
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
   const precision = options.text("precision") as Precision
@@ -43,9 +43,10 @@ export function planned(options: Options, rewrites = chooseRewrites(options)) {
 }
 
 async function run(options: Options): Promise<number> {
+  const { config } = await chooseModel(options)
   const rewrites = chooseRewrites(options)
   const choices = RECOMPUTE.map((recompute) => {
-    const source = planned(options, { ...rewrites, recompute })
+    const source = planned(options, config, { ...rewrites, recompute })
     return { recompute, source, plan: planMemory(source.phases, source.always) }
   })
   const { source, plan } = choices.find(({ recompute }) => recompute === rewrites.recompute)!

@@ -3,7 +3,6 @@
 import { thousands } from "../data/files.ts"
 import { END_OF_TEXT, loadEncoder } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
-import { readModelHeader } from "../formats/model.ts"
 import type { Command } from "../main.ts"
 import { decodeProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
@@ -14,8 +13,7 @@ import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
-import { modelFile } from "../train/checkpoint.ts"
-import { warn } from "../train/display.ts"
+import { openModel } from "../weights/open.ts"
 import { CHECKPOINT_HELP, DEVICE_OPTIONS, int, PRECISION_OPTION } from "./specs.ts"
 
 const spec: CommandSpec = {
@@ -75,12 +73,13 @@ const spec: CommandSpec = {
   examples: [
     'llm sample runs/a/model_00001000.bin --prompt "To be" --temperature 0.8',
     "llm sample runs/a",
+    'llm sample gpt2 --prompt "The sea" --top-k 40',
   ],
 }
 
 async function run(options: Options): Promise<number> {
-  const path = modelFile(options.text("checkpoint")!, warn)
-  const { config } = readModelHeader(path)
+  const source = await openModel(options.text("checkpoint")!)
+  const { config } = source
   const context = options.optionalNumber("context") ?? config.maxT
   if (context > config.maxT) {
     throw new UserError(
@@ -93,7 +92,8 @@ async function run(options: Options): Promise<number> {
   const kernels = await openDevice(device, options.number("threads"), precision)
   const tensors = decodeProgram(config, precision)
   const program = await Program.link(tensors, kernels)
-  loadWeights(path, program, tensors, config, kernels)
+  loadWeights(source, program, tensors, kernels)
+  source.close()
 
   const text = await SampleText.open()
   using stop = new Stop()

@@ -9,7 +9,8 @@ const MAX_INT = 2 ** 31 - 1 // a kernel's dimensions are int
 
 export const int = (min: number, max = MAX_INT) => ({ kind: "int", value: "N", min, max }) as const
 
-export const CHECKPOINT_HELP = "a GPT-2 model file, or a run folder, whose newest model is taken"
+export const CHECKPOINT_HELP =
+  "a GPT-2 model file, a folder of Hugging Face's, a run folder (its newest model), or a name on the hub: gpt2, OWNER/NAME"
 
 /** The model's shape. */
 export const MODEL_OPTIONS: OptionSpec[] = [
@@ -20,7 +21,7 @@ export const MODEL_OPTIONS: OptionSpec[] = [
     group: "Model",
     kind: "text",
     value: "NAME|FILE",
-    help: `a preset (${PRESET_NAMES[1]}, gpt3:c768, …) or a model file; else a small model`,
+    help: `a preset (${PRESET_NAMES[1]}, gpt3:c768, …), a model file or folder, or a name on the hub (gpt2, gpt2-medium, OWNER/NAME); else a small model`,
   },
   {
     name: "layers",

@@ -49,9 +49,9 @@ async function run(given: Options): Promise<number> {
   const { options, goesOn, changes = [], checkpoint } = resumed(given, warn)
   const out = options.text("out")
   if (out !== undefined && !goesOn) RunFolder.check(out)
-  const { config, file } = checkpoint
-    ? { config: checkpointConfig(options, checkpoint.model), file: checkpoint.model }
-    : chooseModel(options)
+  const { config, source } = checkpoint
+    ? { config: await checkpointConfig(options, checkpoint.model) }
+    : await chooseModel(options)
   const shape = chooseShape(options, config)
   const { B, T, accumulation, totalBatch } = shape
   const seed = options.number("seed")
@@ -97,10 +97,12 @@ async function run(given: Options): Promise<number> {
     : (path: string) => RunFolder.create(path, resolved, checkpointBytes(config, tensors), tell)
   const folder = out === undefined ? undefined : open(out)
   if (checkpoint) forget(checkpoint)
-  else if (file === undefined) initialize(program, tensors, config, kernels, seed)
-  else loadWeights(file, program, tensors, config, kernels)
+  else if (!source) initialize(program, tensors, config, kernels, seed)
+  else loadWeights(source, program, tensors, kernels)
+  source?.close()
 
-  introduce(display, config, data, settings, start ? `, from step ${start.step}` : from(file))
+  const from = start ? `, from step ${start.step}` : source ? `, from ${source.path}` : ""
+  introduce(display, config, data, settings, from)
   for (const change of changes) display.say(`changed     ${change}`)
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
   display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
@@ -150,8 +152,6 @@ const PATHS = ["tokens", "val", "hellaswag-file"]
 /** A value that means the same in every folder. */
 const whole = (name: string, value: Value) =>
   PATHS.includes(name) ? resolve(value as string) : value
-
-const from = (file?: string) => (file === undefined ? "" : `, from ${file}`)
 
 const keeping = (options: Options): Keeping => ({
   keep: options.number("keep"),

@@ -1,15 +1,20 @@
-// Parameters between the arena and llm.c's model files.
+// Parameters between the arena and files.
 
+import { roundAll } from "../data/bf16.ts"
+import { UserError } from "../errors.ts"
+import { checkFinite } from "../formats/finite.ts"
 import { loadModel, type NamedTensor } from "../formats/model.ts"
 import type { Span } from "../native/borrow.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Program } from "../program/link.ts"
 import { BYTES, elements, tensorBytes } from "../program/tensor.ts"
+import type { WeightSource } from "../weights/source.ts"
 import type { Config } from "./config.ts"
 import { type F32Parameters, type Parameters, parameterTable } from "./gpt2.ts"
 import type { TrainingProgram } from "./program.ts"
 
 const PIECE = 2 ** 28 // numbers: a view may have 4 GiB, and a stack of layers may be larger
+const ROUNDED = 2 ** 18 // numbers that are rounded at once
 
 export function views(program: Program, parameters: Parameters, config: Config): NamedTensor[] {
   return parameterTable(config).flatMap(({ name }) => {
@@ -50,17 +55,48 @@ export function roundWeights(
   }
 }
 
-/** Fills the parameters, and their masters, from a file, whose shape must be the config's. */
+/** Fills the parameters, and their masters, whose shapes are those of the source's config. */
 export function loadWeights(
+  source: WeightSource,
+  program: Program,
+  weights: Weights,
+  kernels: Kernels,
+): void {
+  const wide = wideWeights(weights)
+  const places: Record<string, number> = {}
+  for (const { name, data } of views(program, wide ?? weights.parameters, source.config)) {
+    const place = places[name] ?? 0
+    if (data instanceof Float32Array) source.read(name, data, place)
+    else loadRounded(source, name, data, place)
+    places[name] = place + data.length
+  }
+  if (wide) roundWeights(program, weights, wide, kernels)
+}
+
+/** Reads numbers as bf16. Refuses those that are finite, but not in bf16. */
+function loadRounded(source: WeightSource, name: string, into: Uint16Array, place: number): void {
+  const wide = new Float32Array(Math.min(ROUNDED, into.length))
+  const wrong = (what: string, wayOut: string) =>
+    new UserError(`${source.path}: ${what} in bf16 (${wayOut})`)
+  for (let done = 0; done < into.length; done += ROUNDED) {
+    const part = into.subarray(done, done + ROUNDED)
+    source.read(name, wide.subarray(0, part.length), place + done)
+    roundAll(part, wide)
+    checkFinite({ wrong }, name, part, place + done, "try --precision fp32")
+  }
+}
+
+/** Fills the parameters, and their masters, from a run's own model file, bit for bit. */
+export function restoreWeights(
   path: string,
   program: Program,
-  source: Weights,
+  weights: Weights,
   config: Config,
   kernels: Kernels,
 ): void {
-  const wide = wideWeights(source)
-  loadModel(path, views(program, wide ?? source.parameters, config))
-  if (wide) roundWeights(program, source, wide, kernels)
+  const wide = wideWeights(weights)
+  loadModel(path, views(program, wide ?? weights.parameters, config))
+  if (wide) roundWeights(program, weights, wide, kernels)
 }
 
 /** Where a stack of parameters, or of their moments, lies: in the model file's order. */

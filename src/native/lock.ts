@@ -1,5 +1,5 @@
-// One process a run folder: an advisory lock on an open file, which the system takes back whenever
-// and however the process ends.
+// One process a run folder, or a download: an advisory lock on an open file, which the system takes
+// back whenever and however the process ends.
 
 import { read } from "bun:ffi"
 import { closeSync, openSync } from "node:fs"
@@ -17,11 +17,17 @@ const held = new Set<string>()
 export function lockFile(path: string): boolean {
   if (held.has(resolve(path))) return true
   const file = openSync(path, "a")
-  const { flock, __errno_location } = libc()
-  if (flock(file, LOCK_EX | LOCK_NB) !== 0 && read.i32(__errno_location()!) === EWOULDBLOCK) {
+  if (!lockHandle(file)) {
     closeSync(file)
     return false
   }
   held.add(resolve(path))
   return true
+}
+
+/** The same for a file that is open, until it is closed. */
+export function lockHandle(file: number): boolean {
+  const { flock, __errno_location } = libc()
+  if (flock(file, LOCK_EX | LOCK_NB) === 0) return true
+  return read.i32(__errno_location()!) !== EWOULDBLOCK
 }

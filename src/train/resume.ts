@@ -8,7 +8,7 @@ import { readModelHeader } from "../formats/model.ts"
 import { readState } from "../formats/state.ts"
 import type { Config } from "../model/config.ts"
 import { describeConfig, type TrainingProgram } from "../model/program.ts"
-import { loadWeights, views } from "../model/weights.ts"
+import { restoreWeights, views } from "../model/weights.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Options } from "../options.ts"
 import type { Program } from "../program/link.ts"
@@ -21,7 +21,7 @@ import {
   stateName,
 } from "./checkpoint.ts"
 import { claim, holdsRun, RUN_TOML } from "./runfolder.ts"
-import { chooseModel, type Data, namesFile } from "./settings.ts"
+import { chooseModel, type Data, namesWeights } from "./settings.ts"
 import type { Start } from "./trainer.ts"
 
 export interface Checkpoint {
@@ -113,7 +113,7 @@ const SHAPE = {
 } as const
 
 /** The model's shape by its checkpoint. Throws when the options describe another. */
-export function checkpointConfig(options: Options, model: string): Config {
+export async function checkpointConfig(options: Options, model: string): Promise<Config> {
   const { config, dtype } = readModelHeader(model)
   const precision = options.text("precision")
   if (dtype !== precision) {
@@ -127,8 +127,8 @@ export function checkpointConfig(options: Options, model: string): Config {
       `--${name} ${options.number(name)}: ${model} has ${config[key]} (leave it out)`,
     )
   }
-  if (namesFile(options)) return config // which the run began from, and may be gone
-  const described = chooseModel(options).config
+  if (namesWeights(options)) return config // which the run began from, and may be gone
+  const { config: described } = await chooseModel(options)
   const keys = Object.keys(config) as (keyof Config)[]
   if (keys.every((key) => config[key] === described[key])) return config
   throw new UserError(
@@ -146,7 +146,7 @@ export function loadCheckpoint(
   data: Data,
   T: number,
 ): Start {
-  loadWeights(model, program, tensors, config, kernels)
+  restoreWeights(model, program, tensors, config, kernels)
   const pieces = (stack: TrainingProgram["m"]) =>
     views(program, stack, config).map(({ data }) => data as Float32Array)
   const { m, v, masters } = tensors

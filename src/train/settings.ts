@@ -6,7 +6,6 @@ import { builtinCorpus, type Corpus, natsOfFirst } from "../data/corpus.ts"
 import { Loader, type LoaderOptions } from "../data/loader.ts"
 import { UserError } from "../errors.ts"
 import type { Choices } from "../eval/choices.ts"
-import { readModelHeader } from "../formats/model.ts"
 import {
   type Config,
   checkConfig,
@@ -24,43 +23,42 @@ import type { GeluFusion } from "../program/fuse.ts"
 import type { ProgramSource } from "../program/link.ts"
 import { planMemory } from "../program/plan.ts"
 import type { Recompute } from "../program/recompute.ts"
-import { modelFile } from "./checkpoint.ts"
-import { warn } from "./display.ts"
+import { hubName, openModel } from "../weights/open.ts"
+import type { WeightSource } from "../weights/source.ts"
 
 export interface ModelChoice {
   config: Config
-  /** An llm.c model file to start from; otherwise the weights are drawn. */
-  file?: string
+  /** Weights to start from; otherwise they are drawn. */
+  source?: WeightSource
 }
 
 const DEFAULT_CONTEXT = 64
 const MAX_ROWS = 2 ** 31 - 1 // a kernel counts rows in an int
 const SHAPE_OPTIONS = ["layers", "heads", "channels", "context-max", "vocab"]
 
-/** Whether --init is a file's path, not a preset's name. */
-export function namesFile(options: Options): boolean {
+/** Whether --init is a path or a model of the hub, not a preset's name. */
+export function namesWeights(options: Options): boolean {
   const init = options.text("init")
   return init !== undefined && preset(init) === undefined
 }
 
 /** The model that --init and the shape options name. */
-export function chooseModel(options: Options): ModelChoice {
+export async function chooseModel(options: Options): Promise<ModelChoice> {
   const init = options.text("init")
   const base = init === undefined ? SMALL : preset(init)
   if (init !== undefined && base === undefined) {
-    if (!existsSync(init)) {
-      throw new UserError(
-        `--init ${init}: no such file and no preset (presets: ${PRESET_NAMES.join(", ")})`,
-      )
+    if (!existsSync(init) && hubName(init) === undefined) {
+      const presets = `presets: ${PRESET_NAMES.join(", ")}; of the hub: gpt2, OWNER/NAME`
+      throw new UserError(`--init ${init}: no such file and no preset (${presets})`)
     }
     const shape = SHAPE_OPTIONS.find((name) => options.isGiven(name))
     if (shape) {
       throw new UserError(
-        `--${shape} ${options.number(shape)} contradicts --init ${init}, a file that fixes the model's shape (leave one out)`,
+        `--${shape} ${options.number(shape)} contradicts --init ${init}, whose weights fix the model's shape (leave one out)`,
       )
     }
-    const file = modelFile(init, warn)
-    return { config: readModelHeader(file).config, file }
+    const source = await openModel(init)
+    return { config: source.config, source }
   }
   const { L, NH, C, V } = base!
   // The small model is made for its run: positions that it never trains would only spoil samples.

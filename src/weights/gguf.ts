@@ -1,8 +1,8 @@
 // GPT-2's weights from a GGUF file, as llama.cpp's converter and its quantizer write them.
 
 import { assert } from "../errors.ts"
-import { checkFinite } from "../formats/finite.ts"
 import { InputFile } from "../formats/file.ts"
+import { checkFinite } from "../formats/finite.ts"
 import { type Config, padVocabulary } from "../model/config.ts"
 import { type Gguf, type GgufTensor, HINT, readGguf } from "./gguf-file.ts"
 import { type GgufParameter, ggufTable } from "./gguf-tensors.ts"

@@ -12,9 +12,9 @@ import { chooseModel, chooseShape } from "../../src/train/settings.ts"
 test.each([
   ["the kernels of a C compiler", true, 100e9],
   ["the reference kernels", false, 0.3e9],
-])("with %s", (_, isFast, flopsASecond) => {
+])("with %s", async (_, isFast, flopsASecond) => {
   const options = parseOptions(TRAIN, demo(isFast))
-  const { config } = chooseModel(options)
+  const { config } = await chooseModel(options)
   const { T, totalBatch } = chooseShape(options, config)
   const flops = trainingFlops(config, T) * totalBatch * options.number("steps")
   expect(flops / flopsASecond).toBeLessThan(120)

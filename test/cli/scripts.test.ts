@@ -50,7 +50,7 @@ type Script = {
   args: string
   says: Record<string, Value>
   /** The model that -e names; absent where the file is not there to read. */
-  model?: Omit<ReturnType<typeof chooseModel>["config"], "V" | "Vp">
+  model?: Omit<Awaited<ReturnType<typeof chooseModel>>["config"], "V" | "Vp">
   /** Micro-steps on one rank. */
   accumulation: number
 }
@@ -308,10 +308,10 @@ describe.each(Object.entries(SCRIPTS))("%s", (_, { args, says, model, accumulati
   })
 
   if (model) {
-    test("names the same model", () => {
-      const { config, file } = chooseModel(parse(args))
+    test("names the same model", async () => {
+      const { config, source } = await chooseModel(parse(args))
       expect(config).toEqual({ ...model, V: 50257, Vp: 50304 })
-      expect(file).toBeUndefined()
+      expect(source).toBeUndefined()
     })
   }
 
