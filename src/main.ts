@@ -21,6 +21,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<{ command:
     summary: "validation loss and HellaSwag's accuracy of a model",
     load: () => import("./commands/eval.ts"),
   },
+  convert: {
+    summary: "a model in another format",
+    load: () => import("./commands/convert.ts"),
+  },
   plan: {
     summary: "the arena: every tensor, its place and life",
     load: () => import("./commands/plan.ts"),

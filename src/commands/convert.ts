@@ -1,0 +1,152 @@
+// llm convert FROM TO
+
+import { existsSync, readdirSync, statSync } from "node:fs"
+import { basename, extname } from "node:path"
+import { thousands } from "../data/files.ts"
+import { Progress } from "../data/progress.ts"
+import { UserError } from "../errors.ts"
+import { countParameters } from "../formats/model.ts"
+import type { Command } from "../main.ts"
+import { GPT2_VOCABULARY } from "../model/config.ts"
+import { describeConfig } from "../model/program.ts"
+import type { CommandSpec, Options } from "../options.ts"
+import { writeBin } from "../weights/bin.ts"
+import { openModel } from "../weights/open.ts"
+import type { NumberType, WeightSource } from "../weights/source.ts"
+import { writeHub } from "../weights/write-hub.ts"
+import { CHECKPOINT_HELP } from "./specs.ts"
+
+const TYPES = { fp32: "f32", bf16: "bf16", f16: "f16" } as const
+type TypeName = keyof typeof TYPES
+const typeName = (type: NumberType) => (type === "f32" ? "fp32" : type)
+
+const spec: CommandSpec = {
+  name: "convert",
+  summary: "Turns a model into another format, a number as it is where the new type holds it.",
+  positional: { name: "FROM", help: CHECKPOINT_HELP, required: true },
+  second: {
+    name: "TO",
+    help: "NAME.bin: llm.c's model file; a folder, NAME/: Hugging Face's",
+    required: true,
+  },
+  options: [
+    {
+      name: "type",
+      group: "Output",
+      kind: "text",
+      value: "NAME",
+      choices: Object.keys(TYPES),
+      help: "of the numbers: fp32, bf16, f16 (FROM's, or fp32 where TO cannot have it)",
+    },
+    { name: "force", group: "Output", kind: "flag", help: "write over what is there" },
+  ],
+  examples: [
+    "llm convert runs/first first/",
+    "llm convert gpt2 gpt2_124M.bin",
+    "llm convert first/ first.bin --type bf16",
+  ],
+}
+
+/** A format that can be written. */
+interface Target {
+  name: string
+  types: readonly TypeName[]
+  /** Returns the paths of what it wrote. */
+  write(path: string, source: WeightSource, type: TypeName): Promise<string[]>
+}
+
+const BIN: Target = {
+  name: "llm.c's model file",
+  types: ["fp32", "bf16"],
+  write: async (path, source, type) => {
+    writeBin(path, source, TYPES[type as "fp32" | "bf16"])
+    return [path]
+  },
+}
+const HUB: Target = {
+  name: "a Hugging Face folder",
+  types: ["fp32", "bf16", "f16"],
+  write: (path, source, type) => writeHub(path, source, TYPES[type]),
+}
+
+function chooseTarget(path: string): Target {
+  const isFolder = path.endsWith("/") || (existsSync(path) && statSync(path).isDirectory())
+  const extension = extname(basename(path))
+  if (isFolder || extension === "") return HUB
+  if (extension === ".bin") return BIN
+  throw new UserError(
+    `${path}: no format has names in ${extension} (try NAME.bin, or a folder as NAME/)`,
+  )
+}
+
+function chooseType(options: Options, { name, types }: Target, from: NumberType): TypeName {
+  const given = options.text("type") as TypeName | undefined
+  if (given !== undefined && !types.includes(given)) {
+    throw new UserError(`--type ${given}: ${name} has none (try ${types.join(" or ")})`)
+  }
+  return given ?? types.find((type) => TYPES[type] === from) ?? "fp32"
+}
+
+async function run(options: Options): Promise<number> {
+  const to = options.text("to")!
+  const target = chooseTarget(to)
+  checkFree(to, options.flag("force"))
+  const source = await openModel(options.text("from")!)
+  try {
+    const type = chooseType(options, target, source.type)
+    const { config, path } = source
+    const written = await withProgress(source, (source) => target.write(to, source, type))
+    const rows = [
+      ["read", path, typeName(source.type), describeConfig(config)],
+      ...written.map((file) => [
+        "wrote",
+        file,
+        /\.(bin|safetensors)$/.test(file) ? type : "",
+        `${thousands(statSync(file).size)} bytes`,
+      ]),
+    ]
+    const widths = [0, 1, 2].map((i) => Math.max(...rows.map((row) => row[i]!.length)))
+    for (const row of rows) {
+      const cells = row.map((cell, i) => cell.padEnd(widths[i] ?? 0))
+      process.stdout.write(`${cells.join("  ").trimEnd()}\n`)
+    }
+    if (target === HUB && config.V !== GPT2_VOCABULARY) {
+      const V = thousands(config.V)
+      process.stdout.write(`no tokenizer's files: a vocabulary of ${V} is not GPT-2's\n`)
+    }
+    return 0
+  } finally {
+    source.close()
+  }
+}
+
+/** On a terminal, shows how far the source has been read. */
+async function withProgress<R>(
+  source: WeightSource,
+  work: (source: WeightSource) => Promise<R>,
+): Promise<R> {
+  if (!process.stderr.isTTY) return work(source)
+  const { path, config, type } = source
+  const progress = new Progress(`converting ${path}`, process.stderr)
+  const total = 4 * countParameters(config) // bytes of f32
+  let done = 0
+  const read = (name: string, into: Float32Array, first: number) => {
+    source.read(name, into, first)
+    done += into.byteLength
+    progress.update(done, total)
+  }
+  try {
+    return await work({ path, config, type, read, close: () => source.close() })
+  } finally {
+    progress.clear()
+  }
+}
+
+function checkFree(to: string, isForced: boolean): void {
+  if (isForced || !existsSync(to)) return
+  if (!statSync(to).isDirectory() || readdirSync(to).length > 0) {
+    throw new UserError(`${to}: it is there already (choose another name, or --force)`)
+  }
+}
+
+export const command: Command = { spec, run }
