@@ -45,7 +45,7 @@ export function readHubConfig(path: string): Config {
   if (fields.model_type !== "gpt2")
     throw wrong(`model_type is ${show(fields.model_type)}, not "gpt2"`)
   const size = (name: keyof typeof SIZES) => {
-    const value = fields[name] ?? SIZES[name]
+    const value = fields[name] === undefined ? SIZES[name] : fields[name]
     if (Number.isInteger(value) && Number(value) >= 1 && Number(value) < 2 ** 31)
       return Number(value)
     throw wrong(`${name} is ${show(value)}, not a whole number from 1`)

@@ -10,6 +10,7 @@ import type { Config } from "../../src/model/config.ts"
 import { parseOptions, type Value } from "../../src/options.ts"
 import { CHOICES } from "./choices.ts"
 import { GGUF } from "./gguf.ts"
+import { HUGGING_FACE } from "./huggingface.ts"
 import type { Layout } from "./mutate.ts"
 import { runStateReader } from "./run-state.ts"
 
@@ -305,6 +306,7 @@ export const READERS: Reader[] = [
     expected: stateOf,
   },
   CHOICES,
+  ...HUGGING_FACE,
   runStateReader(TINY, TINY_PARAMETERS, false),
   runStateReader(TINY, TINY_PARAMETERS, true),
   GGUF,

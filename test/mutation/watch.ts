@@ -7,6 +7,7 @@ const TYPES = [
   "ArrayBuffer",
   "BigInt64Array",
   "BigUint64Array",
+  "Float16Array",
   "Float32Array",
   "Float64Array",
   "Int32Array",
