@@ -13,6 +13,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { command as convert } from "../../src/commands/convert.ts"
 import { command as data } from "../../src/commands/data.ts"
 import { command as emit } from "../../src/commands/emit.ts"
 import { command as evaluate } from "../../src/commands/eval.ts"
@@ -25,6 +26,7 @@ import { writeTokens } from "../../src/formats/tokens.ts"
 import { BF16_INSTRUCTIONS } from "../../src/native/device.ts"
 import { BF16_LIBRARIES, bestCpuLibrary } from "../../src/native/library.ts"
 import { choicesFile } from "../fixtures/choices.ts"
+import { type HubFiles, hubFixture } from "../fixtures/hub.ts"
 import { buildExecutable, LLM, run } from "./executable.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "llm-bad-"))
@@ -35,17 +37,18 @@ type Row = [args: string, message: string | RegExp]
 // ---- rows from the option tables ----
 
 function optionRows(): Row[] {
-  return [data, emit, evaluate, info, plan, sample, train].flatMap(({ spec }): Row[] => {
-    const { name, options, positional } = spec
-    const first = `${name}${positional?.required ? " x" : ""}`
+  return [convert, data, emit, evaluate, info, plan, sample, train].flatMap(({ spec }): Row[] => {
+    const { name, options, positional, second } = spec
+    const first = `${name}${positional?.required ? " x" : ""}${second ? " y" : ""}`
     const rows: Row[] = [
       [`${first} --no-such-option`, /has no option --no-such-option \(/],
       [`${first} -zz`, /has no option -zz \(/],
     ]
     if (positional?.required) rows.push([name, `llm ${name} needs ${positional.name}: `])
-    rows.push(
-      positional ? [`${name} a b`, / takes one /] : [`${name} a`, / takes no argument, but got a/],
-    )
+    if (second) rows.push([`${name} a`, `llm ${name} needs ${second.name}: `])
+    if (second) rows.push([`${name} a b c`, ` and ${second.name}, but then got c`])
+    else if (positional) rows.push([`${name} a b`, / takes one /])
+    else rows.push([`${name} a`, / takes no argument, but got a/])
     for (const option of options) {
       const flag = `--${option.name}`
       if (option.kind === "flag") {
@@ -150,6 +153,26 @@ const CONTRADICTIONS: Row[] = [
   ["data plays --val-fraction 0.5", "--val-fraction 0.5 goes with your own text"],
   ["data text.txt --seed 3", "--seed 3 goes with plays"],
   ["data nothing", "llm data nothing: no such source"],
+  ["convert model.bin x.bin --type f16", "--type f16: llm.c's model file has none (try fp32 or"],
+  [
+    "convert model.bin x.pt",
+    "x.pt: no format has names in .pt (try NAME.bin, or a folder as NAME/)",
+  ],
+  ["convert model.bin toks.bin", "toks.bin: it is there already (choose another name, or --force)"],
+  ["convert model.bin old", "old: it is there already"],
+  ["train --init hub --layers 3", "--layers 3 contradicts --init hub, whose weights fix the"],
+]
+
+// Where the hub is not there, and nothing in its cache.
+const NO_HUB: Row[] = [
+  ["sample gpt2", "openai-community/gpt2: no such path, nothing in "],
+  ["eval distilgpt2", "distilbert/distilgpt2: no such path, nothing in "],
+  [
+    "train --init some-one/model",
+    /some-one\/model: no such path, .* cannot be reached \(give a path/,
+  ],
+  ["convert some-one/model x.bin", "some-one/model: no such path, nothing in "],
+  ["sample old/model", "old/model: cannot read: no such file or folder"],
 ]
 
 const FILES: Row[] = [
@@ -192,6 +215,18 @@ const FILES: Row[] = [
     "train --init model_heads.bin",
     "model_heads.bin: its header's 3 heads do not divide its 8 channels",
   ],
+  ["train --init hub_config", 'hub_config/config.json: model_type is "bert", not "gpt2"'],
+  [
+    "train --init hub_shape",
+    "transformer.wte.weight is (97, 16), but config.json makes it (50257, 768)",
+  ],
+  ["sample hub_cut", "hub_cut/model.safetensors: 35,647 bytes, but its header promises 35,648"],
+  ["eval hub_none", "hub_none: it has neither model.safetensors nor model.safetensors.index.json"],
+  ["convert hub_index x.bin", 'hub_index/model.safetensors.index.json: the file of a, "../x"'],
+  ["convert missing.bin x.bin", "missing.bin: cannot read: no such file or folder"],
+  ["convert model_short.bin x.bin", "model_short.bin: "],
+  ["convert toks.bin x/", /toks\.bin: .*token file/],
+  ["convert alone.safetensors x/", "config.json: cannot read: no such file or folder"],
   ["sample missing.bin", "missing.bin: cannot read"],
   ["sample toks.bin", /toks\.bin: .*token file/],
   ["sample .", ".: it is a folder without a checkpoint"],
@@ -265,6 +300,8 @@ const PLACES: Row[] = [
   ["train --out new --init nothing", "--init nothing: no such file and no preset"],
   ["train --out new --config range.toml", "range.toml: batch 0"],
   ["train --out old", "--out old already holds a run"],
+  ["convert model.bin no/x.bin", "no/x.bin: cannot write: no such file or folder"],
+  ["convert model.bin text.txt/x", "TO text.txt/x: cannot make the folder: a part of the path"],
   ["data plays --out-dir text.txt/x", /text\.txt\/x/],
   ["data plays --out-dir /proc/x", /\/proc\/x/],
 ]
@@ -283,6 +320,11 @@ function modelFile(name: string, change: (bytes: Buffer) => Buffer): void {
   const path = join(dir, name)
   writeModel(path, config, weights)
   writeFileSync(path, change(readFileSync(path)))
+}
+
+function hubFolder(name: string, files: HubFiles): void {
+  mkdirSync(join(dir, name))
+  for (const [file, content] of Object.entries(files)) writeFileSync(join(dir, name, file), content)
 }
 
 beforeAll(async () => {
@@ -317,6 +359,18 @@ beforeAll(async () => {
   modelFile("model_magic.bin", word(0, 7))
   modelFile("model_version.bin", word(1, 9))
   modelFile("model_heads.bin", word(5, 3))
+  const hub = hubFixture()
+  const model = hub["model.safetensors"]!
+  hubFolder("hub", hub)
+  hubFolder("hub_config", { ...hub, "config.json": Buffer.from('{"model_type":"bert"}') })
+  hubFolder("hub_shape", { ...hub, "config.json": Buffer.from('{"model_type":"gpt2"}') })
+  hubFolder("hub_cut", { ...hub, "model.safetensors": model.subarray(0, -1) })
+  hubFolder("hub_none", { "config.json": hub["config.json"]! })
+  hubFolder("hub_index", {
+    "config.json": hub["config.json"]!,
+    "model.safetensors.index.json": Buffer.from('{"weight_map":{"a":"../x"}}'),
+  })
+  writeFileSync(join(dir, "alone.safetensors"), model)
   const texts = {
     "empty.bin": "",
     "empty.txt": "",
@@ -344,7 +398,8 @@ function listing(path = dir): string[] {
 }
 
 async function refuse([args, message]: Row): Promise<void> {
-  const { code, stdout, stderr } = await run([LLM, ...args.split(" ")], { cwd: dir })
+  const env = { ...process.env, HF_ENDPOINT: "http://127.0.0.1:1", HF_HUB_CACHE: "cache" }
+  const { code, stdout, stderr } = await run([LLM, ...args.split(" ")], { cwd: dir, env })
   const lines = stderr.split("\n").slice(0, -1)
   const shown = `llm ${args}: ${stderr}`
   expect({ shown, code, stdout, lines: lines.length }).toEqual({
@@ -365,6 +420,7 @@ describe.each([
   ["in a precision that the CPU lacks", hasBf16 ? [] : MISSING_INSTRUCTIONS],
   ["in files", FILES],
   ["in where results go", PLACES],
+  ["in names of the hub", NO_HUB],
 ] as [string, Row[]][])("mistakes %s", (_, rows) => {
   test(
     `all ${rows.length} are answered by one line, and leave no file`,
