@@ -1,6 +1,6 @@
 // --help, from the option table.
 
-import type { CommandSpec, OptionSpec } from "./options.ts"
+import { type CommandSpec, type OptionSpec, positionals } from "./options.ts"
 
 const WIDTH = 100 // columns of a line
 const GAP = 2 // columns between a name and what it means
@@ -8,16 +8,16 @@ const GAP = 2 // columns between a name and what it means
 /** The help text of a command. */
 export function helpText(command: CommandSpec): string {
   const { name, summary, options, examples = [] } = command
-  const positionals = [command.positional, command.second].flatMap((each) => each ?? [])
-  const taken = positionals.map(({ name, required }) => (required ? name : `[${name}]`))
-  const lines = [`llm ${[name, ...taken, "[options]"].join(" ")}`, "", summary]
+  const taken = positionals(command)
+  const shown = taken.map(({ name, required }) => (required ? name : `[${name}]`))
+  const lines = [`llm ${[name, ...shown, "[options]"].join(" ")}`, "", summary]
   // llm.c's short forms stand before the long names, which begin in one column.
   const shorts = Math.max(0, ...options.map(({ short }) => (short ? short.length + 3 : 0)))
   const names = new Map(options.map((option) => [option, nameOf(option, shorts)]))
-  const all = [...positionals.map(({ name }) => name), ...names.values()]
+  const all = [...taken.map(({ name }) => name), ...names.values()]
   const left = 2 + Math.max(...all.map(({ length }) => length)) + GAP
-  if (positionals.length > 0) {
-    lines.push("", ...positionals.flatMap(({ name, help }) => row(name, help, left)))
+  if (taken.length > 0) {
+    lines.push("", ...taken.flatMap(({ name, help }) => row(name, help, left)))
   }
   for (const group of new Set(options.map((option) => option.group))) {
     lines.push("", `${group}:`)

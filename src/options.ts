@@ -68,7 +68,9 @@ export class Options {
   /** Every option that has a value, given or by default. */
   resolved(): Record<string, Value> {
     const names = this.command.options.map((option) => option.name)
-    const all = [...positionals(this.command), ...names].filter((name) => name !== "config")
+    const all = [...positionals(this.command).map(keyOf), ...names].filter(
+      (name) => name !== "config",
+    )
     return Object.fromEntries(
       all.flatMap((name) => {
         const value = this.value(name)
@@ -119,23 +121,26 @@ export class Options {
 
   private spec(name: string): OptionSpec | undefined {
     const spec = this.command.options.find((option) => option.name === name)
-    if (!spec && !positionals(this.command).includes(name)) {
+    if (!spec && !positionals(this.command).some((each) => keyOf(each) === name)) {
       throw new Error(`internal error: llm ${this.command.name} has no option ${name}`)
     }
     return spec
   }
 }
 
-/** The names under which positional arguments are kept. */
-function positionals({ positional, second }: CommandSpec): string[] {
-  return [positional, second].flatMap((each) => each?.name.toLowerCase() ?? [])
+/** The positional arguments in their order. */
+export function positionals({ positional, second }: CommandSpec): Positional[] {
+  return [positional, second].flatMap((each) => each ?? [])
 }
+
+/** The name under which a positional argument is kept. */
+const keyOf = ({ name }: Positional) => name.toLowerCase()
 
 /** Reads a command line. With --config FILE, the file's values stand where the command line says
  * nothing. */
 export function parseOptions(command: CommandSpec, args: string[]): Options {
   const given = new Map<string, Value>()
-  const positional = command.positional?.name.toLowerCase()
+  const expected = positionals(command)
   for (let i = 0; i < args.length; i++) {
     let arg = args[i]!
     // llm.c names its token files by an option.
@@ -146,20 +151,10 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
       arg = takeValue(short, command.positional!.name, inline, args[inline === undefined ? ++i : i])
     }
     if (isNamed || !arg.startsWith("-")) {
-      if (!positional) throw new UserError(`llm ${command.name} takes no argument, but got ${arg}`)
-      if (arg === "") throw new UserError(`${command.positional!.name} is empty (${SEE(command)})`)
-      const free = positionals(command).find((name) => !given.has(name))
-      if (free === undefined && command.second) {
-        throw new UserError(
-          `llm ${command.name} takes ${command.positional!.name} and ${command.second.name}, but then got ${arg}`,
-        )
-      }
-      if (free === undefined) {
-        throw new UserError(
-          `llm ${command.name} takes one ${command.positional!.name}, but got ${given.get(positional)} and ${arg} (quote a glob)`,
-        )
-      }
-      given.set(free, arg)
+      const free = expected.find((each) => !given.has(keyOf(each)))
+      if (!free) throw tooMany(command, given, arg)
+      if (arg === "") throw new UserError(`${free.name} is empty (${SEE(command)})`)
+      given.set(keyOf(free), arg)
       continue
     }
     if (arg === "-" || arg === "--") {
@@ -181,13 +176,22 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
   }
   const config = given.get("config")
   if (typeof config === "string") readConfig(command, "--config ", config, given)
-  for (const { name, help, required } of [command.positional, command.second].flatMap(
-    (each) => each ?? [],
-  )) {
-    if (!required || given.has(name.toLowerCase())) continue
-    throw new UserError(`llm ${command.name} needs ${name}: ${help} (${SEE(command)})`)
+  const missing = expected.find((each) => each.required && !given.has(keyOf(each)))
+  if (!missing) return new Options(command, given)
+  const { name, help } = missing
+  throw new UserError(`llm ${command.name} needs ${name}: ${help} (${SEE(command)})`)
+}
+
+function tooMany(command: CommandSpec, given: Map<string, Value>, arg: string): UserError {
+  const [first, second] = positionals(command)
+  const { name } = command
+  if (!first) return new UserError(`llm ${name} takes no argument, but got ${arg}`)
+  if (second) {
+    const both = `${first.name} and ${second.name}`
+    return new UserError(`llm ${name} takes ${both}, but then got ${arg} (${SEE(command)})`)
   }
-  return new Options(command, given)
+  const got = `${given.get(keyOf(first))} and ${arg}`
+  return new UserError(`llm ${name} takes one ${first.name}, but got ${got} (quote a glob)`)
 }
 
 const SEE = (command: CommandSpec) => `see llm ${command.name} --help`

@@ -1,7 +1,7 @@
 // llm convert FROM TO
 
-import { existsSync, readdirSync, statSync } from "node:fs"
-import { basename, extname } from "node:path"
+import { existsSync, readdirSync, realpathSync, statSync } from "node:fs"
+import { basename, dirname, extname } from "node:path"
 import { thousands } from "../data/files.ts"
 import { Progress } from "../data/progress.ts"
 import { UserError } from "../errors.ts"
@@ -91,8 +91,10 @@ async function run(options: Options): Promise<number> {
   const to = options.text("to")!
   const target = chooseTarget(to)
   checkFree(to, options.flag("force"))
-  const source = await openModel(options.text("from")!)
+  const from = options.text("from")!
+  const source = await openModel(from)
   try {
+    if (target === HUB) checkOther(to, [from, source.path, dirname(source.path)])
     const type = chooseType(options, target, source.type)
     const { config, path } = source
     const written = await withProgress(source, (source) => target.write(to, source, type))
@@ -147,6 +149,13 @@ function checkFree(to: string, isForced: boolean): void {
   if (!statSync(to).isDirectory() || readdirSync(to).length > 0) {
     throw new UserError(`${to}: it is there already (choose another name, or --force)`)
   }
+}
+
+/** A folder of several files cannot be written over and be read at once. */
+function checkOther(to: string, from: string[]): void {
+  const places = [to, ...from].filter(existsSync).map((path) => realpathSync(path))
+  if (!existsSync(to) || !places.slice(1).includes(places[0]!)) return
+  throw new UserError(`${to}: the model is read from there (choose another folder)`)
 }
 
 export const command: Command = { spec, run }

@@ -31,7 +31,6 @@ export async function writeHub(
     paths.push(join(folder, name))
   }
   try {
-    rmSync(join(folder, CONFIG_FILE), { force: true }) // of a model that is written over
     write(MODEL_FILE, safetensors(source, type))
     for (const [name, content] of await tokenizerFiles(config)) write(name, [content])
     const ends = endTokens(config)

@@ -103,8 +103,8 @@ describe("numbers come back as they were", () => {
     converted(HUB_FOLDER, "over.bin")
     converted(HUB_FOLDER, "over.bin", "--type", "bf16", "--force")
     converted("over.bin", "over.bin", "--force")
-    converted(HUB_FOLDER, "own", "--type", "bf16")
-    converted("own", "own", "--force")
+    converted(HUB_FOLDER, "own")
+    converted(HUB_FOLDER, "own/", "--type", "bf16", "--force")
     converted("own", "own.bin")
     sameFile("over.bin", "own.bin")
   })
@@ -215,6 +215,15 @@ describe("it refuses in one line, and leaves nothing", () => {
     expect(refused("source", to, "--type", type)).toBe(
       `llm: source: ${name}: number 3, ${large}, is too large for ${type} (try --type fp32)\n`,
     )
+  })
+
+  test("a folder that it reads from", () => {
+    cpSync(HUB_FOLDER, at("self"), { recursive: true })
+    for (const from of ["self", "self/model.safetensors"]) {
+      expect(refused(from, "self/", "--force")).toBe(
+        "llm: self/: the model is read from there (choose another folder)\n",
+      )
+    }
   })
 
   test.each([
