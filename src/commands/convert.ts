@@ -11,12 +11,13 @@ import { GPT2_VOCABULARY } from "../model/config.ts"
 import { describeConfig } from "../model/program.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { writeBin } from "../weights/bin.ts"
+import { writeGguf } from "../weights/gguf-write.ts"
 import { openModel } from "../weights/open.ts"
 import type { NumberType, WeightSource } from "../weights/source.ts"
 import { writeHub } from "../weights/write-hub.ts"
 import { CHECKPOINT_HELP } from "./specs.ts"
 
-const TYPES = { fp32: "f32", bf16: "bf16", f16: "f16" } as const
+const TYPES = { fp32: "f32", bf16: "bf16", f16: "f16", q8_0: "q8_0" } as const
 type TypeName = keyof typeof TYPES
 const typeName = (type: NumberType) => (type === "f32" ? "fp32" : type)
 
@@ -26,7 +27,7 @@ const spec: CommandSpec = {
   positional: { name: "FROM", help: CHECKPOINT_HELP, required: true },
   second: {
     name: "TO",
-    help: "NAME.bin: llm.c's model file; a folder, NAME/: Hugging Face's",
+    help: "NAME.bin: llm.c's model file; NAME.gguf: llama.cpp's; a folder, NAME/: Hugging Face's",
     required: true,
   },
   options: [
@@ -36,7 +37,7 @@ const spec: CommandSpec = {
       kind: "text",
       value: "NAME",
       choices: Object.keys(TYPES),
-      help: "of the numbers: fp32, bf16, f16 (FROM's, or fp32 where TO cannot have it)",
+      help: "of the numbers: fp32, bf16, f16, q8_0 (FROM's, or fp32 where TO cannot have it)",
     },
     { name: "force", group: "Output", kind: "flag", help: "write over what is there" },
   ],
@@ -44,6 +45,7 @@ const spec: CommandSpec = {
     "llm convert runs/first first/",
     "llm convert gpt2 gpt2_124M.bin",
     "llm convert first/ first.bin --type bf16",
+    "llm convert runs/first first.gguf --type q8_0",
   ],
 }
 
@@ -66,7 +68,15 @@ const BIN: Target = {
 const HUB: Target = {
   name: "a Hugging Face folder",
   types: ["fp32", "bf16", "f16"],
-  write: (path, source, type) => writeHub(path, source, TYPES[type]),
+  write: (path, source, type) => writeHub(path, source, TYPES[type as Exclude<TypeName, "q8_0">]),
+}
+const GGUF: Target = {
+  name: "a GGUF file",
+  types: ["fp32", "bf16", "f16", "q8_0"],
+  write: async (path, source, type) => {
+    await writeGguf(path, source, TYPES[type])
+    return [path]
+  },
 }
 
 function chooseTarget(path: string): Target {
@@ -74,8 +84,9 @@ function chooseTarget(path: string): Target {
   const extension = extname(basename(path))
   if (isFolder || extension === "") return HUB
   if (extension === ".bin") return BIN
+  if (extension === ".gguf") return GGUF
   throw new UserError(
-    `${path}: no format has names in ${extension} (try NAME.bin, or a folder as NAME/)`,
+    `${path}: no format has names in ${extension} (try NAME.bin, NAME.gguf, or a folder as NAME/)`,
   )
 }
 
@@ -103,7 +114,7 @@ async function run(options: Options): Promise<number> {
       ...written.map((file) => [
         "wrote",
         file,
-        /\.(bin|safetensors)$/.test(file) ? type : "",
+        /\.(bin|gguf|safetensors)$/.test(file) ? type : "",
         `${thousands(statSync(file).size)} bytes`,
       ]),
     ]
@@ -112,9 +123,9 @@ async function run(options: Options): Promise<number> {
       const cells = row.map((cell, i) => cell.padEnd(widths[i] ?? 0))
       process.stdout.write(`${cells.join("  ").trimEnd()}\n`)
     }
-    if (target === HUB && config.V !== GPT2_VOCABULARY) {
+    if (target !== BIN && config.V !== GPT2_VOCABULARY) {
       const V = thousands(config.V)
-      process.stdout.write(`no tokenizer's files: a vocabulary of ${V} is not GPT-2's\n`)
+      process.stdout.write(`no tokenizer with it: a vocabulary of ${V} is not GPT-2's\n`)
     }
     return 0
   } finally {

@@ -1,7 +1,6 @@
 // What numbers are stored in, to and from f32.
 
 import { roundAll, widenAll } from "../data/bf16.ts"
-import { fromF16, roundToF16 } from "../data/f16.ts"
 import { dequantizeQ8, Q8_BLOCK, Q8_BYTES, quantizeQ8 } from "../data/q8.ts"
 import type { NumberType } from "./source.ts"
 
@@ -46,12 +45,12 @@ export const NUMBERS: Record<NumberType, Storage> = {
     block: 1,
     bytes: 2,
     decode(out, stored, skip) {
-      const bits = halves(stored.subarray(2 * skip))
-      for (let i = 0; i < out.length; i++) out[i] = fromF16(bits[i]!)
+      const { buffer, byteOffset } = stored
+      out.set(new Float16Array(buffer, byteOffset + 2 * skip, out.length))
     },
     encode(out, numbers) {
       const bits = halves(out)
-      for (let i = 0; i < bits.length; i++) bits[i] = roundToF16(numbers[i]!)
+      new Float16Array(bits.buffer, bits.byteOffset, bits.length).set(numbers)
       return bits.findIndex((half) => (half & 0x7fff) === 0x7c00)
     },
   },

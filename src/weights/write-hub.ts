@@ -6,9 +6,10 @@ import { loadBpeFiles } from "../data/bpe-files.ts"
 import { makeFolder, writeWhole } from "../data/files.ts"
 import { END_OF_TEXT, VOCABULARY } from "../data/tokenizer.ts"
 import type { Config } from "../model/config.ts"
-import { encode, FLOAT_BYTES, type FloatType, PIECE } from "./encode.ts"
+import { encode, type FloatType, PIECE } from "./encode.ts"
 import { type HubTensor, hubTensors, PREFIX } from "./hf-names.ts"
 import { CONFIG_FILE, MODEL_FILE } from "./huggingface.ts"
+import { NUMBERS } from "./numbers.ts"
 import type { WeightSource } from "./source.ts"
 
 const DTYPE = { f32: "F32", bf16: "BF16", f16: "F16" }
@@ -72,7 +73,7 @@ function* safetensors(source: WeightSource, type: FloatType): Generator<Uint8Arr
   let end = 0
   const entries = tensors.map(({ name, shape }) => {
     const start = end
-    end += count(shape) * FLOAT_BYTES[type]
+    end += count(shape) * NUMBERS[type].bytes
     return [`${PREFIX}${name}`, { dtype: DTYPE[type], shape, data_offsets: [start, end] }]
   })
   const header = JSON.stringify({ __metadata__: { format: "pt" }, ...Object.fromEntries(entries) })

@@ -156,7 +156,7 @@ const CONTRADICTIONS: Row[] = [
   ["convert model.bin x.bin --type f16", "--type f16: llm.c's model file has none (try fp32 or"],
   [
     "convert model.bin x.pt",
-    "x.pt: no format has names in .pt (try NAME.bin, or a folder as NAME/)",
+    "x.pt: no format has names in .pt (try NAME.bin, NAME.gguf, or a folder as NAME/)",
   ],
   ["convert model.bin toks.bin", "toks.bin: it is there already (choose another name, or --force)"],
   ["convert model.bin old", "old: it is there already"],

@@ -1,18 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import fc from "fast-check"
 import { fromF16, roundToF16 } from "../../src/data/f16.ts"
-
-// The engine's own f16, which is not used otherwise: a second opinion.
-const theirs = new Float16Array(1)
-const theirBits = new Uint16Array(theirs.buffer)
-const theirNumber = (half: number) => {
-  theirBits[0] = half
-  return theirs[0]!
-}
-const theirHalf = (x: number) => {
-  theirs[0] = x
-  return theirBits[0]!
-}
 
 const f32 = new Float32Array(1)
 const word = new Int32Array(f32.buffer)
@@ -22,9 +9,13 @@ const numberOf = (bits: number) => {
 }
 
 describe("f16", () => {
-  test("is what the engine makes of all 65,536 of them", () => {
+  test("is sign, exponent and fraction as IEEE 754 has them", () => {
     for (let half = 0; half < 65536; half++) {
-      if (!Object.is(fromF16(half), theirNumber(half))) throw new Error(`${half}`)
+      const [exponent, fraction] = [(half >> 10) & 31, half & 0x3ff]
+      const special = fraction ? Number.NaN : Number.POSITIVE_INFINITY
+      const size = exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25)
+      const expected = (half & 0x8000 ? -1 : 1) * (exponent === 31 ? special : size)
+      if (!Object.is(fromF16(half), expected)) throw new Error(`${half}`)
     }
   })
 
@@ -51,20 +42,5 @@ describe("f16", () => {
         if (!Bun.deepEquals(rounded, expected)) throw new Error(`${half}: ${rounded}`)
       }
     }
-  })
-
-  test("is rounded from any f32 as the engine rounds it", () => {
-    const bits = fc.oneof(
-      fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }),
-      fc.integer({ min: 0x33000000 - 9, max: 0x39000000 }), // the subnormal numbers
-      fc.constantFrom(0, -(2 ** 31), 1, 0x7f800000, 0x477fefff, 0x477ff000, 0x7f7fffff),
-    )
-    fc.assert(
-      fc.property(bits, (b) => {
-        const x = numberOf(b)
-        if (!Number.isNaN(x)) expect(roundToF16(x)).toBe(theirHalf(x))
-      }),
-      { numRuns: 20_000 },
-    )
   })
 })

@@ -70,7 +70,7 @@ describe("numbers come back as they were", () => {
     )
     const said = converted("a.bin", "a/")
     expect(said).toContain("wrote  a/config.json")
-    expect(said).toContain("no tokenizer's files: a vocabulary of 97 is not GPT-2's\n")
+    expect(said).toContain("no tokenizer with it: a vocabulary of 97 is not GPT-2's\n")
     converted("a", "b.bin")
     sameFile("a.bin", "b.bin")
     const written = parts(readFileSync(at("a/model.safetensors")))
@@ -227,7 +227,7 @@ describe("it refuses in one line, and leaves nothing", () => {
   })
 
   test.each([
-    [["x.pt"], "x.pt: no format has names in .pt (try NAME.bin, or a folder as NAME/)"],
+    [["x.pt"], "x.pt: no format has names in .pt (try NAME.bin, NAME.gguf, or a folder as NAME/)"],
     [["x.bin", "--type", "f16"], "--type f16: llm.c's model file has none (try fp32 or bf16)"],
     [["no/x.bin"], "no/x.bin: cannot write: no such file or folder (choose another folder)"],
     [["a.bin/x"], "TO a.bin/x: cannot make the folder: a part of the path is not a folder"],
