@@ -9,7 +9,10 @@ const GAP = 2 // columns between a name and what it means
 export function helpText(command: CommandSpec): string {
   const { name, summary, options, examples = [] } = command
   const taken = positionals(command)
-  const shown = taken.map(({ name, required }) => (required ? name : `[${name}]`))
+  const shown = taken.map(({ name, required, many }) => {
+    const text = many ? `${name}...` : name
+    return required ? text : `[${text}]`
+  })
   const lines = [`llm ${[name, ...shown, "[options]"].join(" ")}`, "", summary]
   // llm.c's short forms stand before the long names, which begin in one column.
   const shorts = Math.max(0, ...options.map(({ short }) => (short ? short.length + 3 : 0)))

@@ -39,6 +39,8 @@ interface Positional {
   short?: string
   help: string
   required: boolean
+  /** Several may be given; of the last one only. */
+  many?: boolean
 }
 
 export interface CommandSpec {
@@ -57,7 +59,15 @@ export class Options {
   constructor(
     private readonly command: CommandSpec,
     private readonly given: Map<string, Value>,
+    private readonly more: readonly string[] = [],
   ) {}
+
+  /** Every positional argument. */
+  positionals(): string[] {
+    const { positional } = this.command
+    const first = positional && this.text(positional.name.toLowerCase())
+    return first === undefined ? [] : [first, ...this.more]
+  }
 
   /** Whether the command line or the config file said so. */
   isGiven(name: string): boolean {
@@ -111,7 +121,7 @@ export class Options {
     const beneath = new Map<string, Value>()
     readConfig(this.command, "", path, beneath)
     for (const name of except) beneath.delete(name)
-    return new Options(this.command, new Map([...beneath, ...this.given]))
+    return new Options(this.command, new Map([...beneath, ...this.given]), this.more)
   }
 
   private value(name: string): Value | undefined {
@@ -141,6 +151,7 @@ const keyOf = ({ name }: Positional) => name.toLowerCase()
 export function parseOptions(command: CommandSpec, args: string[]): Options {
   const given = new Map<string, Value>()
   const expected = positionals(command)
+  const more: string[] = []
   for (let i = 0; i < args.length; i++) {
     let arg = args[i]!
     // llm.c names its token files by an option.
@@ -152,9 +163,10 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
     }
     if (isNamed || !arg.startsWith("-")) {
       const free = expected.find((each) => !given.has(keyOf(each)))
-      if (!free) throw tooMany(command, given, arg)
-      if (arg === "") throw new UserError(`${free.name} is empty (${SEE(command)})`)
-      given.set(keyOf(free), arg)
+      if (!free && !expected.at(-1)?.many) throw tooMany(command, given, arg)
+      if (arg === "") throw new UserError(`${(free ?? expected[0])!.name} is empty (${SEE(command)})`)
+      if (free) given.set(keyOf(free), arg)
+      else more.push(arg)
       continue
     }
     if (arg === "-" || arg === "--") {
@@ -177,7 +189,7 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
   const config = given.get("config")
   if (typeof config === "string") readConfig(command, "--config ", config, given)
   const missing = expected.find((each) => each.required && !given.has(keyOf(each)))
-  if (!missing) return new Options(command, given)
+  if (!missing) return new Options(command, given, more)
   const { name, help } = missing
   throw new UserError(`llm ${command.name} needs ${name}: ${help} (${SEE(command)})`)
 }
