@@ -4,7 +4,7 @@
 // the context that they share and the completions.
 
 import { thousands } from "../data/files.ts"
-import { BinaryFile, bytesOf, HEADER_BYTES, type Kind } from "./header.ts"
+import { BinaryFile, bytesOf, HEADER_BYTES, headerBytes, type Kind } from "./header.ts"
 
 const KIND: Kind = {
   magic: 20240522,
@@ -15,7 +15,8 @@ const COPY = "copy it again, or make it anew"
 const MARKER = 65535
 const FIXED = 6 // words of an example before the context's tokens
 const LEAST = 2 * (FIXED - 1 + 3 * 2) // bytes: a context and two completions of one token each
-const MAX_EXAMPLES = 65535 // their index is a word
+export const MAX_EXAMPLES = 65535 // their index is a word
+export const MAX_EXAMPLE_BYTES = 65534 // a word, too, and even
 const MAX_COMPLETIONS = 8 // llm.c's files have 4, other benchmarks' questions 2 to 5
 
 export type Example = {
@@ -110,4 +111,22 @@ function parse(
     throw wrong(`it has ${thousands(bytes)} bytes, but its tokens end after ${thousands(2 * at)}`)
   }
   return { context, completions, label }
+}
+
+/** An example's words. */
+export function exampleWords({ context, completions, label }: Example, index: number): number[] {
+  const lists = [context, ...completions].flatMap((tokens) => [tokens.length, ...tokens])
+  return [MARKER, 2 * (lists.length + FIXED - 1), index, label, completions.length, ...lists]
+}
+
+export function choicesHeader(count: number, longest: number): Uint8Array {
+  return headerBytes(KIND.magic, 1, count, longest)
+}
+
+/** The bytes of a whole file. */
+export function choicesFile(examples: Example[]): Uint8Array {
+  const words = examples.map(exampleWords)
+  const longest = words.reduce((most, { length }) => Math.max(most, 2 * length), 0)
+  const parts = words.map((own) => bytesOf(Uint16Array.from(own)))
+  return Buffer.concat([choicesHeader(examples.length, longest), ...parts])
 }

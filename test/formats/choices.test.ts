@@ -3,9 +3,15 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { UserError } from "../../src/errors.ts"
-import { type Example, readChoices } from "../../src/formats/choices.ts"
+import {
+  choicesFile,
+  choicesHeader,
+  type Example,
+  exampleWords,
+  readChoices,
+} from "../../src/formats/choices.ts"
 import { bytesOf, headerBytes } from "../../src/formats/header.ts"
-import { choicesFile, choicesHeader, exampleWords, randomExample } from "../fixtures/choices.ts"
+import { randomExample } from "../fixtures/choices.ts"
 import { Random } from "../ops/random.ts"
 import { refuses } from "./broken.ts"
 

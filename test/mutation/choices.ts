@@ -1,7 +1,6 @@
 // A multiple-choice evaluation.
 
-import { readChoices } from "../../src/formats/choices.ts"
-import { choicesFile, choicesHeader, exampleWords } from "../fixtures/choices.ts"
+import { choicesFile, choicesHeader, exampleWords, readChoices } from "../../src/formats/choices.ts"
 import type { Reader } from "./readers.ts"
 
 const VOCABULARY = 50257
