@@ -164,7 +164,8 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
     if (isNamed || !arg.startsWith("-")) {
       const free = expected.find((each) => !given.has(keyOf(each)))
       if (!free && !expected.at(-1)?.many) throw tooMany(command, given, arg)
-      if (arg === "") throw new UserError(`${(free ?? expected[0])!.name} is empty (${SEE(command)})`)
+      if (arg === "")
+        throw new UserError(`${(free ?? expected[0])!.name} is empty (${SEE(command)})`)
       if (free) given.set(keyOf(free), arg)
       else more.push(arg)
       continue

@@ -1,91 +1,89 @@
 // llm data SOURCE: makes token files.
 
-import { basename, extname } from "node:path"
-import { builtinCorpus, CORPUS_SEED } from "../data/corpus.ts"
-import type { OnBytes } from "../data/download.ts"
-import { checkFolder, thousands } from "../data/files.ts"
-import { prepareFile, prepareTinyShakespeare, type Split, writeSplit } from "../data/prepare.ts"
-import { type Out, Progress } from "../data/progress.ts"
-import { downloadTinyShakespeare, readTinyShakespeare } from "../data/shakespeare.ts"
+import { join } from "node:path"
+import { checkFolder, makeFolder } from "../data/files.ts"
+import { ENDINGS, isText } from "../data/inputs.ts"
+import type { Out } from "../data/progress.ts"
+import { type DataOptions, FIELD, ownTexts, SOURCES, VAL_FRACTION } from "../data/sources.ts"
 import { UserError } from "../errors.ts"
 import type { Command } from "../main.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { int } from "./specs.ts"
 
-export type DataOptions = {
-  source: string
-  from?: string
-  valFraction?: number
-  outDir?: string
-  seed?: number
-}
+export type { DataOptions } from "../data/sources.ts"
 
 /** Where tests look: another server, and results and progress in memory. */
 export type DataSurroundings = { url?: string; stdout?: Out; stderr?: Out }
 
-const VAL_FRACTION = 0.1
 const OUT_DIR = "data"
+const SIZES = ["10B", "100B"] as const
+const OWN = "your own text"
+const FINEWEB = ["fineweb", "fineweb-edu"]
 
-export async function data(options: DataOptions, around: DataSurroundings = {}): Promise<void> {
-  const { source, outDir = OUT_DIR } = options
-  const stdout = around.stdout ?? process.stdout
-  const stderr = around.stderr ?? process.stderr
-  check(options)
-  checkFolder("--out-dir", outDir)
-
-  let name: string
-  let split: Split
-  const notes: string[] = []
-  if (source === "tinyshakespeare") {
-    name = "tiny_shakespeare"
-    const text =
-      options.from !== undefined
-        ? readTinyShakespeare(options.from)
-        : await withProgress("downloading Tiny Shakespeare", stderr, (onBytes) =>
-            downloadTinyShakespeare(onBytes, around.url),
-          )
-    split = await prepareTinyShakespeare(text)
-  } else if (source === "plays") {
-    name = "plays"
-    const corpus = await builtinCorpus(options.seed ?? CORPUS_SEED)
-    split = corpus
-    notes.push(
-      `entropy  train ${corpus.trainNatsPerToken.toFixed(4)}, val ${corpus.valNatsPerToken.toFixed(4)} nats a token: the lowest loss that a model can reach`,
-    )
-  } else {
-    name = basename(source, extname(source))
-    const valFraction = options.valFraction ?? VAL_FRACTION
-    split = await withProgress(`tokenizing ${source}`, stderr, (onBytes) =>
-      prepareFile(source, valFraction, undefined, onBytes),
-    )
-    if (valFraction === 0) notes.push("no validation file, as --val-fraction is 0")
-  }
-
-  const written = writeSplit(outDir, name, split)
-  for (const { path, tokens } of written) stdout.write(`${path}  ${thousands(tokens)} tokens\n`)
-  for (const note of notes) stdout.write(`${note}\n`)
-  stdout.write(`next: llm train ${written[0]!.path}\n`)
+/** The sources that an option goes with. */
+const GOES_WITH: Record<string, readonly string[]> = {
+  from: Object.keys(SOURCES).filter((name) => name !== "plays"),
+  seed: ["plays"],
+  size: FINEWEB,
+  "shard-tokens": [...FINEWEB, OWN],
+  "val-fraction": [OWN],
+  field: [OWN],
+  name: [OWN],
 }
 
-function check({ source, from, valFraction, seed }: DataOptions): void {
-  const isPath = [".txt", ".jsonl"].includes(extname(source).toLowerCase())
-  if (!isPath && source !== "tinyshakespeare" && source !== "plays") {
+export async function data(options: DataOptions, around: DataSurroundings = {}): Promise<void> {
+  const { stdout = process.stdout, stderr = process.stderr, url } = around
+  check(options)
+  const [source = ""] = options.sources
+  const { outDir = folderFor(options) } = options
+  checkFolder("--out-dir", outDir)
+  const remove = makeFolder("--out-dir", outDir)
+  try {
+    const make = SOURCES[source] ?? ownTexts
+    const { lines, next } = await make(options, outDir, { stderr, url })
+    for (const line of lines) stdout.write(`${line}\n`)
+    stdout.write(`next: ${next}\n`)
+  } catch (error) {
+    remove()
+    throw error
+  }
+}
+
+/** llm.c's folders: FineWeb's samples have files of the same names. */
+function folderFor({ sources: [source = ""], size = SIZES[0] }: DataOptions): string {
+  if (!FINEWEB.includes(source)) return OUT_DIR
+  return join(OUT_DIR, `${source === "fineweb" ? "" : "edu_"}fineweb${size}`)
+}
+
+function check(options: DataOptions): void {
+  const { sources, from, field, valFraction, size, shardTokens, name, seed } = options
+  const [source = ""] = sources
+  const named = sources.find((one) => Object.hasOwn(SOURCES, one))
+  if (named !== undefined && sources.length > 1) {
+    const other = sources.find((one) => one !== named) ?? named
+    throw new UserError(`llm data ${named} takes no other source, but got ${other} (leave it out)`)
+  }
+  const unknown = sources.find((one) => one !== named && !isText(one))
+  if (unknown !== undefined) {
+    const all = Object.keys(SOURCES).join(", ")
     throw new UserError(
-      `llm data ${source}: no such source (try tinyshakespeare, plays, or a path that ends in .txt or .jsonl)`,
+      `llm data ${unknown}: no such source (try ${all}, a folder, or a path that ends in ${ENDINGS})`,
     )
   }
-  if (from !== undefined && source !== "tinyshakespeare") {
-    throw new UserError(
-      `--from ${from} goes with tinyshakespeare, not with ${source} (leave it out)`,
-    )
+  const given = {
+    from,
+    seed,
+    size,
+    "shard-tokens": shardTokens,
+    "val-fraction": valFraction,
+    field,
+    name,
   }
-  if (seed !== undefined && source !== "plays") {
-    throw new UserError(`--seed ${seed} goes with plays, not with ${source} (leave it out)`)
-  }
-  if (valFraction !== undefined && !isPath) {
-    throw new UserError(
-      `--val-fraction ${valFraction} goes with your own text; ${source} has a fixed cut (leave it out)`,
-    )
+  for (const [option, value] of Object.entries(given)) {
+    const allowed = GOES_WITH[option]!
+    if (value === undefined || allowed.includes(named ?? OWN)) continue
+    const list = new Intl.ListFormat("en-GB", { type: "disjunction" }).format(allowed)
+    throw new UserError(`--${option} ${value} goes with ${list}, not with ${source} (leave it out)`)
   }
   if (valFraction !== undefined && !(valFraction >= 0 && valFraction < 1)) {
     throw new UserError(`--val-fraction ${valFraction} is not in [0, 1) (try 0.1)`)
@@ -93,44 +91,44 @@ function check({ source, from, valFraction, seed }: DataOptions): void {
   if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0)) {
     throw new UserError(`--seed ${seed} is not a whole number from 0 (try 1)`)
   }
-}
-
-async function withProgress<T>(
-  what: string,
-  out: Out,
-  work: (onBytes: OnBytes) => Promise<T>,
-): Promise<T> {
-  const progress = new Progress(what, out)
-  let bytes = 0
-  try {
-    const result = await work((done, total) => {
-      bytes = done
-      progress.update(done, total)
-    })
-    progress.finish(bytes)
-    return result
-  } catch (error) {
-    progress.clear()
-    throw error
+  if (name !== undefined && !/^[^/\0]+$/.test(name)) {
+    throw new UserError(`--name ${name} is no part of a file's name (try corpus)`)
   }
 }
 
 const spec: CommandSpec = {
   name: "data",
-  summary: `Makes token files: data/NAME_train.bin and data/NAME_val.bin. A .txt file is one document; of a
-.jsonl file each line is one, an object whose "text" is its text: {"text": "Once upon a time"}`,
+  summary: `Makes token files: data/NAME_train.bin and data/NAME_val.bin. Of your own text, a .txt file is one
+document; of a .jsonl file each line is one, of a .json file each element of its array, an object
+whose "text" is its text: {"text": "Once upon a time"}; of a .parquet file each row.`,
   positional: {
     name: "SOURCE",
-    help: "tinyshakespeare, plays, or a .txt or .jsonl file of your own",
+    help: `${Object.keys(SOURCES).join(", ")}; or your own text: folders, and files that end in ${ENDINGS}`,
     required: true,
+    many: true,
   },
   options: [
     {
       name: "from",
       group: "Source",
       kind: "text",
-      value: "FILE",
-      help: "a local copy instead of a download (tinyshakespeare)",
+      value: "PATH",
+      help: "a local copy instead of a download (of plays there is none)",
+    },
+    {
+      name: "size",
+      group: "Source",
+      kind: "text",
+      value: "N",
+      choices: SIZES,
+      help: `tokens of FineWeb's sample, ${SIZES.join(" or ")} (${SIZES[0]})`,
+    },
+    {
+      name: "field",
+      group: "Source",
+      kind: "text",
+      value: "NAME",
+      help: `what holds the text of an object or a row of your own (${FIELD})`,
     },
     {
       name: "val-fraction",
@@ -148,19 +146,41 @@ const spec: CommandSpec = {
       group: "Output",
       kind: "text",
       value: "FOLDER",
-      help: `folder (${OUT_DIR})`,
+      help: `folder (${OUT_DIR}; FineWeb's ${OUT_DIR}/fineweb10B and so on)`,
+    },
+    {
+      name: "name",
+      group: "Output",
+      kind: "text",
+      value: "NAME",
+      help: "what the files of your own text are called (as the first path)",
+    },
+    {
+      name: "shard-tokens",
+      group: "Output",
+      ...int(1),
+      help: "tokens of a file, several where there are more (FineWeb's 100000000; else one file)",
     },
   ],
-  examples: ["llm data tinyshakespeare", "llm data plays", "llm data my.txt --val-fraction 0.05"],
+  examples: [
+    "llm data tinyshakespeare",
+    "llm data my.txt --val-fraction 0.05",
+    "llm data books/ notes.jsonl.gz --name library",
+    "llm data fineweb-edu --size 10B",
+  ],
 }
 
 async function run(options: Options): Promise<number> {
   await data({
-    source: options.text("source")!,
+    sources: options.positionals(),
     from: options.text("from"),
+    size: options.text("size") as DataOptions["size"],
+    field: options.text("field"),
     valFraction: options.optionalNumber("val-fraction"),
-    outDir: options.text("out-dir"),
     seed: options.optionalNumber("seed"),
+    outDir: options.text("out-dir"),
+    name: options.text("name"),
+    shardTokens: options.optionalNumber("shard-tokens"),
   })
   return 0
 }

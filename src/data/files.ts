@@ -115,31 +115,67 @@ export function fileBytes(path: string, hint = "give the path of a file"): numbe
   return stats.size
 }
 
-/** Writes the chunks to a temporary name in the same folder, syncs, renames. */
-export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
-  const temporary = temporaryName(path)
-  let file: number | undefined
-  let made = false
-  try {
-    file = openSync(temporary, "wx")
-    made = true
-    for (const chunk of chunks) {
-      for (let done = 0; done < chunk.length; ) {
-        done += writeSync(file, chunk, done, chunk.length - done)
-      }
-    }
-    fsyncSync(file)
-    const handle = file
-    file = undefined
-    closeSync(handle)
-    renameSync(temporary, path)
-    syncFolder(dirname(path))
-  } catch (error) {
-    if (file !== undefined) closeSync(file)
-    if (made) rmSync(temporary, { force: true })
-    if (error instanceof UserError) throw error // of a chunk that could not be made
-    throw new UserError(`${path}: cannot write: ${reason(error)} (${wayOut(error)})`)
+/** A file that gets its name when it is whole: it is written under a temporary one in the same folder,
+ * synced, renamed. */
+export class NewFile {
+  private readonly temporary: string
+  private handle: number | undefined
+
+  constructor(readonly path: string) {
+    this.temporary = temporaryName(path)
+    this.attempt(() => {
+      this.handle = openSync(this.temporary, "wx")
+    })
   }
+
+  /** Writes at the end, or from byte `position` on. */
+  write(chunk: Uint8Array, position?: number): void {
+    this.attempt((handle) => {
+      for (let done = 0; done < chunk.length; ) {
+        const at = position === undefined ? null : position + done
+        done += writeSync(handle!, chunk, done, chunk.length - done, at)
+      }
+    })
+  }
+
+  commit(): void {
+    this.attempt((handle) => {
+      fsyncSync(handle!)
+      this.handle = undefined
+      closeSync(handle!)
+      renameSync(this.temporary, this.path)
+      syncFolder(dirname(this.path))
+    })
+  }
+
+  /** Takes away what was written. */
+  discard(): void {
+    if (this.handle !== undefined) closeSync(this.handle)
+    this.handle = undefined
+    rmSync(this.temporary, { force: true })
+  }
+
+  private attempt(work: (handle: number | undefined) => void): void {
+    try {
+      work(this.handle)
+    } catch (error) {
+      // A name that is too long, say, cannot be taken away either.
+      if ((error as NodeJS.ErrnoException).syscall !== "open") this.discard()
+      throw new UserError(`${this.path}: cannot write: ${reason(error)} (${wayOut(error)})`)
+    }
+  }
+}
+
+/** Writes a file of these chunks. */
+export function writeWhole(path: string, chunks: Iterable<Uint8Array>): void {
+  const file = new NewFile(path)
+  try {
+    for (const chunk of chunks) file.write(chunk)
+  } catch (error) {
+    file.discard()
+    throw error
+  }
+  file.commit()
 }
 
 /** Makes names that were given or taken in a folder last. The files are whole already, so a system that

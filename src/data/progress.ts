@@ -1,6 +1,8 @@
 // Progress in bytes on stderr: a live line on a terminal; in a pipe a line when the first bytes have
 // come, so that a mistake that stops the work before has the only line, and one at the end.
 
+import type { OnBytes } from "./download.ts"
+
 export type Out = { write(text: string): unknown; isTTY?: boolean | undefined }
 
 const BAR = 24 // characters
@@ -40,10 +42,40 @@ export class Progress {
     if (!total) return `${megabytes(done)}  ${rate}`
     const filled = Math.round((Math.min(done, total) / total) * BAR)
     const bar = "█".repeat(filled) + "░".repeat(BAR - filled)
-    return `${bar}  ${megabytes(done)} of ${megabytes(total)}  ${rate}`
+    const left = done < total ? `  ${duration(((total - done) * seconds) / done)} left` : ""
+    return `${bar}  ${megabytes(done)} of ${megabytes(total)}  ${rate}${left}`
   }
 }
 
 function megabytes(bytes: number): string {
   return `${(bytes / 1e6).toFixed(1)} MB`
+}
+
+/** Seconds as 42 s, 7 min or 3 h 20 min. */
+export function duration(seconds: number): string {
+  const minutes = Math.round(seconds / 60)
+  if (seconds < 60) return `${Math.ceil(seconds)} s`
+  if (minutes < 60) return `${minutes} min`
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`
+}
+
+/** Work with its progress on `out`. */
+export async function withProgress<T>(
+  what: string,
+  out: Out,
+  work: (onBytes: OnBytes) => Promise<T>,
+): Promise<T> {
+  const progress = new Progress(what, out)
+  let bytes = 0
+  try {
+    const result = await work((done, total) => {
+      bytes = done
+      progress.update(done, total)
+    })
+    if (bytes > 0) progress.finish(bytes)
+    return result
+  } catch (error) {
+    progress.clear()
+    throw error
+  }
 }

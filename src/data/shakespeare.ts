@@ -15,7 +15,7 @@ export async function downloadTinyShakespeare(
   onBytes?: OnBytes,
   url = TINY_SHAKESPEARE_URL,
 ): Promise<string> {
-  const bytes = await download(url, WAY_OUT, onBytes)
+  const bytes = await download(url, { wayOut: WAY_OUT, onBytes })
   const hash = sha256(bytes)
   if (hash !== SHA256) {
     throw new UserError(

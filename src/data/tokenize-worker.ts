@@ -13,7 +13,7 @@ self.onmessage = async ({ data }: MessageEvent<Job>) => {
   let answer: Answer
   try {
     encode ??= await loadEncoder()
-    answer = { tokens: runJob(data, encode) }
+    answer = { tokens: await runJob(data, encode) }
   } catch (error) {
     const { message, stack } = error as Error
     answer = error instanceof UserError ? { userError: message } : { bug: stack ?? message }

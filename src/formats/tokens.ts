@@ -6,10 +6,10 @@
 // meanwhile ends the process, and a run that takes weeks must get to write a checkpoint instead.
 
 import { type BigIntStats, closeSync, fstatSync, openSync, readSync, statSync } from "node:fs"
-import { fileBytes, reason, thousands, writeWhole } from "../data/files.ts"
+import { fileBytes, NewFile, reason, thousands } from "../data/files.ts"
 import { UserError } from "../errors.ts"
+import { bytesOf, HEADER_BYTES, headerBytes } from "./header.ts"
 
-const HEADER_BYTES = 1024
 const FORMATS = [
   { magic: 20240520, version: 1, tokenBytes: 2, Numbers: Uint16Array },
   { magic: 20240801, version: 7, tokenBytes: 4, Numbers: Uint32Array },
@@ -17,6 +17,7 @@ const FORMATS = [
 const HEADERLESS = { tokenBytes: 4, Numbers: Int32Array } as const
 const HINT = "make token files with llm data"
 const PIECE = 2 ** 20 // tokens checked at once
+const MAX_TOKENS = 2 ** 31 - 1 // their number is an int32 of the header
 
 export type Tokens = Uint16Array | Uint32Array | Int32Array
 
@@ -231,12 +232,48 @@ export function readTokens(path: string, vocabulary: number): Int32Array {
   return tokens
 }
 
+/** A file in GPT-2's format that is written piece by piece, and has its name when it is whole. */
+export class TokenWriter {
+  private readonly file: NewFile
+  private written = 0
+
+  constructor(path: string) {
+    this.file = new NewFile(path)
+    this.file.write(headerOf(0))
+  }
+
+  get count(): number {
+    return this.written
+  }
+
+  append(tokens: Uint16Array): void {
+    if (this.written + tokens.length > MAX_TOKENS) {
+      this.discard()
+      throw new UserError(
+        `${this.file.path}: above ${thousands(MAX_TOKENS)} tokens, which no token file can hold (give --shard-tokens 100000000)`,
+      )
+    }
+    this.file.write(bytesOf(tokens))
+    this.written += tokens.length
+  }
+
+  finish(): void {
+    this.file.write(headerOf(this.written), 0)
+    this.file.commit()
+  }
+
+  discard(): void {
+    this.file.discard()
+  }
+}
+
+function headerOf(count: number): Uint8Array {
+  return headerBytes(FORMATS[0].magic, FORMATS[0].version, count)
+}
+
 /** Writes GPT-2's format. */
 export function writeTokens(path: string, tokens: Uint16Array): void {
-  const header = new Int32Array(HEADER_BYTES / 4)
-  header.set([FORMATS[0].magic, FORMATS[0].version, tokens.length])
-  writeWhole(path, [
-    new Uint8Array(header.buffer),
-    new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength),
-  ])
+  const writer = new TokenWriter(path)
+  writer.append(tokens)
+  writer.finish()
 }

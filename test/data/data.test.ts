@@ -63,7 +63,10 @@ async function run(options: DataOptions, url?: string, isTTY = false) {
 describe("download", () => {
   test("gives the whole body and counts its bytes", async () => {
     const seen: [number, number | undefined][] = []
-    const bytes = await download(at("/text"), "hint", (done, total) => seen.push([done, total]))
+    const bytes = await download(at("/text"), {
+      wayOut: "hint",
+      onBytes: (done, total) => seen.push([done, total]),
+    })
     expect(new TextDecoder().decode(bytes)).toBe(text)
     expect(seen.at(-1)).toEqual([text.length, text.length])
   })
@@ -74,7 +77,9 @@ describe("download", () => {
     ["no server", "http://127.0.0.1:1/x", "cannot be reached"],
     ["a server that falls silent", at("/stalls"), "nothing came for 0.2 seconds"],
   ])("%s is a UserError with the way out", async (_, url, message) => {
-    const error = await download(url, "the way out", undefined, 200).catch((e) => e)
+    const error = await download(url, { wayOut: "the way out", idleMs: 200, pauseMs: 1 }).catch(
+      (e) => e,
+    )
     expect(error).toBeInstanceOf(UserError)
     expect(error.message).toStartWith(`${url}: ${message}`)
     expect(error.message).toEndWith("(the way out)")
@@ -89,7 +94,7 @@ describe("llm data tinyshakespeare", () => {
     ["a body that breaks off", brokenUrl, "broke off"],
     ["no network", "http://127.0.0.1:1/x", "cannot be reached"],
   ])("%s is refused, with --from and plays offered", async (_, url, message) => {
-    const error = await run({ source: "tinyshakespeare" }, url).catch((e) => e)
+    const error = await run({ sources: ["tinyshakespeare"] }, url).catch((e) => e)
     expect(error).toBeInstanceOf(UserError)
     expect(error.message).toContain(message)
     expect(error.message).toContain("--from FILE")
@@ -101,7 +106,7 @@ describe("llm data tinyshakespeare", () => {
   test("another text given by --from is refused, with llm data PATH.txt offered", async () => {
     const from = join(folder, "mine.txt")
     writeFileSync(from, text)
-    const error = await run({ source: "tinyshakespeare", from }).catch((e) => e)
+    const error = await run({ sources: ["tinyshakespeare"], from }).catch((e) => e)
     expect(error).toBeInstanceOf(UserError)
     expect(error.message).toStartWith(`--from ${from}: this is not Tiny Shakespeare`)
     expect(error.message).toEndWith("(for other texts use llm data PATH.txt)")
@@ -112,7 +117,7 @@ describe("llm data tinyshakespeare", () => {
   test.skipIf(!real)(`the real text is downloaded, cut and written${why}`, async () => {
     using source = Bun.serve({ port: 0, fetch: () => new Response(Bun.file(real!)) })
     const outDir = join(folder, "shakespeare")
-    const options = { source: "tinyshakespeare", outDir }
+    const options = { sources: ["tinyshakespeare"], outDir }
     const { stdout, stderr } = await run(options, `http://127.0.0.1:${source.port}/input.txt`, true)
     expect(stdout).toBe(
       `${outDir}/tiny_shakespeare_train.bin  305,260 tokens\n` +
@@ -129,7 +134,7 @@ describe("llm data tinyshakespeare", () => {
 describe("llm data plays", () => {
   test("writes the built-in corpus and tells its entropy", async () => {
     const outDir = join(folder, "plays")
-    const { stdout, stderr } = await run({ source: "plays", outDir })
+    const { stdout, stderr } = await run({ sources: ["plays"], outDir })
     const { train, val, trainNatsPerToken, valNatsPerToken } = await builtinCorpus()
     expect([...readTokens(join(outDir, "plays_train.bin"), VOCABULARY)]).toEqual([...train])
     expect([...readTokens(join(outDir, "plays_val.bin"), VOCABULARY)]).toEqual([...val])
@@ -142,7 +147,7 @@ describe("llm data plays", () => {
 
   test("another seed gives another corpus", async () => {
     const outDir = join(folder, "plays-2")
-    await run({ source: "plays", outDir, seed: 2 })
+    await run({ sources: ["plays"], outDir, seed: 2 })
     const tokens = readTokens(join(outDir, "plays_val.bin"), VOCABULARY)
     expect([...tokens]).not.toEqual([...(await builtinCorpus()).val])
   })
@@ -154,7 +159,7 @@ describe("llm data PATH", () => {
 
   test("writes a training and a validation file", async () => {
     const outDir = join(folder, "story", "deep")
-    const { stdout, stderr } = await run({ source: path, outDir, valFraction: 0.2 })
+    const { stdout, stderr } = await run({ sources: [path], outDir, valFraction: 0.2 })
     expect(readdirSync(outDir).sort()).toEqual(["story_train.bin", "story_val.bin"])
     const [train, val] = ["story_train.bin", "story_val.bin"].map(
       (name) => readTokens(join(outDir, name), VOCABULARY).length,
@@ -166,15 +171,15 @@ describe("llm data PATH", () => {
 
   test("--val-fraction 0 writes no validation file and says so", async () => {
     const outDir = join(folder, "all")
-    const { stdout } = await run({ source: path, outDir, valFraction: 0 })
+    const { stdout } = await run({ sources: [path], outDir, valFraction: 0 })
     expect(readdirSync(outDir)).toEqual(["story_train.bin"])
     expect(stdout).toContain("no validation file, as --val-fraction is 0")
   })
 
   test("--val-fraction 0 does not leave an old validation file beside the new tokens", async () => {
     const outDir = join(folder, "old")
-    await run({ source: path, outDir })
-    const error = await run({ source: path, outDir, valFraction: 0 }).catch((e) => e)
+    await run({ sources: [path], outDir })
+    const error = await run({ sources: [path], outDir, valFraction: 0 }).catch((e) => e)
     expect(error).toBeInstanceOf(UserError)
     expect(error.message).toContain("story_val.bin: it is from an earlier run")
   })
@@ -184,31 +189,39 @@ describe("a wrong option is refused in one line", () => {
   const own = join(folder, "own.txt")
   writeFileSync(own, "words and ".repeat(50))
   const cases: [string, DataOptions, string][] = [
-    ["an unknown source", { source: "tinyshakespear" }, "llm data tinyshakespear: no such source"],
-    ["a file of another kind", { source: "a.pdf" }, "llm data a.pdf: no such source"],
-    ["a missing text", { source: join(folder, "no.txt") }, "no.txt: cannot read: no such file"],
-    ["a folder", { source: folder, from: "x" }, "no such source"],
+    [
+      "an unknown source",
+      { sources: ["tinyshakespear"] },
+      "llm data tinyshakespear: no such source",
+    ],
+    ["a file of another kind", { sources: ["a.pdf"] }, "llm data a.pdf: no such source"],
+    ["a missing text", { sources: [join(folder, "no.txt")] }, "no.txt: cannot read: no such file"],
+    ["--from with a folder", { sources: [folder], from: "x" }, "--from x goes with tiny"],
     [
       "a missing copy",
-      { source: "tinyshakespeare", from: join(folder, "no") },
+      { sources: ["tinyshakespeare"], from: join(folder, "no") },
       "no such file or folder",
     ],
-    ["an empty copy's name", { source: "tinyshakespeare", from: "" }, "no such file or folder"],
+    ["an empty copy's name", { sources: ["tinyshakespeare"], from: "" }, "no such file or folder"],
     [
       "--from with plays",
-      { source: "plays", from: own },
-      "goes with tinyshakespeare, not with plays",
+      { sources: ["plays"], from: own },
+      "goes with tinyshakespeare, tinystories, fineweb, fineweb-edu or hellaswag, not with plays",
     ],
-    ["--from with a path", { source: own, from: own }, "goes with tinyshakespeare, not with"],
-    ["--seed with a path", { source: own, seed: 3 }, "--seed 3 goes with plays"],
-    ["--seed -1", { source: "plays", seed: -1 }, "--seed -1 is not a whole number from 0"],
-    ["--seed 1.5", { source: "plays", seed: 1.5 }, "--seed 1.5 is not a whole number from 0"],
-    ["--val-fraction with plays", { source: "plays", valFraction: 0.1 }, "goes with your own text"],
-    ["--val-fraction 1", { source: own, valFraction: 1 }, "--val-fraction 1 is not in [0, 1)"],
-    ["--val-fraction -0.1", { source: own, valFraction: -0.1 }, "is not in [0, 1)"],
-    ["--val-fraction NaN", { source: own, valFraction: Number.NaN }, "is not in [0, 1)"],
-    ["--out-dir on a file", { source: own, outDir: own }, "--out-dir"],
-    ["--out-dir below a file", { source: own, outDir: join(own, "x") }, "--out-dir"],
+    ["--from with a path", { sources: [own], from: own }, "goes with tinyshakespeare, tinystories"],
+    ["--seed with a path", { sources: [own], seed: 3 }, "--seed 3 goes with plays"],
+    ["--seed -1", { sources: ["plays"], seed: -1 }, "--seed -1 is not a whole number from 0"],
+    ["--seed 1.5", { sources: ["plays"], seed: 1.5 }, "--seed 1.5 is not a whole number from 0"],
+    [
+      "--val-fraction with plays",
+      { sources: ["plays"], valFraction: 0.1 },
+      "goes with your own text",
+    ],
+    ["--val-fraction 1", { sources: [own], valFraction: 1 }, "--val-fraction 1 is not in [0, 1)"],
+    ["--val-fraction -0.1", { sources: [own], valFraction: -0.1 }, "is not in [0, 1)"],
+    ["--val-fraction NaN", { sources: [own], valFraction: Number.NaN }, "is not in [0, 1)"],
+    ["--out-dir on a file", { sources: [own], outDir: own }, "--out-dir"],
+    ["--out-dir below a file", { sources: [own], outDir: join(own, "x") }, "--out-dir"],
   ]
   test.each(cases)("%s", async (_, options, message) => {
     const error = await run(options).catch((e) => e)

@@ -1,15 +1,24 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
-import { decodeUtf8, documentJobs, lineJobs, textJobs } from "../../src/data/jobs.ts"
+import { chunksOf } from "../../src/data/chunks.ts"
+import { decodeUtf8, type Job } from "../../src/data/jobs.ts"
 import { generatePlays } from "../../src/data/plays.ts"
 import { tokenizeJobs } from "../../src/data/pool.ts"
-import { holdOut, prepareFile, prepareTinyShakespeare, sections } from "../../src/data/prepare.ts"
+import {
+  cutFor,
+  prepareTexts,
+  prepareTinyShakespeare,
+  sections,
+  type Texts,
+} from "../../src/data/prepare.ts"
 import { Random } from "../../src/data/random.ts"
-import { Decoder, END_OF_TEXT, loadEncoder } from "../../src/data/tokenizer.ts"
+import { documentJobs, lineJobs, textJobs } from "../../src/data/readers.ts"
+import { Decoder, END_OF_TEXT, loadEncoder, VOCABULARY } from "../../src/data/tokenizer.ts"
 import { UserError } from "../../src/errors.ts"
+import { readTokens } from "../../src/formats/tokens.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "prepare-"))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -20,6 +29,27 @@ const decoder = await Decoder.load()
 function file(name: string, content: string | Uint8Array): string {
   writeFileSync(join(folder, name), content)
   return join(folder, name)
+}
+
+async function tokensOf(
+  jobs: Iterable<Job> | AsyncIterable<Job>,
+  workers: number,
+): Promise<Uint16Array> {
+  const all: number[] = []
+  for await (const { tokens } of tokenizeJobs(jobs, workers)) all.push(...tokens)
+  return Uint16Array.from(all)
+}
+
+/** What llm data makes of one file. */
+async function prepare(path: string, valFraction: number, more: Partial<Texts> = {}) {
+  const out = mkdtempSync(join(folder, "out-"))
+  const written = await prepareTexts({
+    ...{ paths: [path], field: "text", valFraction, folder: out, name: "own", workers: 1 },
+    ...more,
+  })
+  const read = (name: string) =>
+    existsSync(join(out, name)) ? readTokens(join(out, name), VOCABULARY) : []
+  return { train: read("own_train.bin"), val: read("own_val.bin"), written, out }
 }
 
 describe("sections", () => {
@@ -70,17 +100,17 @@ describe("worker threads", () => {
     const documents = scenes.map((scene) => scene.text)
     const expected = documents.flatMap((document) => [END_OF_TEXT, ...encode(document)])
     for (const workers of [1, 2, 5]) {
-      const tokens = await tokenizeJobs(documentJobs(documents), workers)
+      const tokens = await tokensOf(documentJobs(documents), workers)
       expect(Buffer.compare(bytesOf(tokens), bytesOf(Uint16Array.from(expected)))).toBe(0)
     }
   })
 
   test("a file cut into jobs gives the tokens of the whole", async () => {
     const path = file("long.txt", text)
-    expect([...textJobs(path)].length).toBeGreaterThan(1)
+    expect((await Array.fromAsync(textJobs(path, chunksOf(path)))).length).toBeGreaterThan(1)
     const expected = Uint16Array.from([END_OF_TEXT, ...encode(text)])
     for (const workers of [1, 3]) {
-      const tokens = await tokenizeJobs(textJobs(path), workers)
+      const tokens = await tokensOf(textJobs(path, chunksOf(path)), workers)
       expect(Buffer.compare(bytesOf(tokens), bytesOf(expected))).toBe(0)
     }
   })
@@ -93,7 +123,9 @@ describe("worker threads", () => {
     lines[5999] = "[]"
     const path = file("bad.jsonl", lines.join("\n"))
     for (const workers of [1, 2, 4]) {
-      const error = await tokenizeJobs(lineJobs(path, 20_000), workers).catch((e) => e)
+      const error = await tokensOf(lineJobs(path, "text", chunksOf(path), 20_000), workers).catch(
+        (e) => e,
+      )
       expect(error).toBeInstanceOf(UserError)
       expect(error.message).toBe(
         `${path}: line 4,101 is not JSON (each line must be an object such as {"text": "…"})`,
@@ -131,7 +163,7 @@ describe("cuts are safe for any text", () => {
           const random = new Random(seed)
           while (text.length < 3000) text += units[random.below(units.length)]
           const path = file("random.txt", text)
-          const tokens = await tokenizeJobs(textJobs(path, 64), 1)
+          const tokens = await tokensOf(textJobs(path, chunksOf(path), 64), 1)
           const body = text.startsWith("\ufeff") ? text.slice(1) : text
           const expected = Uint16Array.from([END_OF_TEXT, ...encode(body)])
           expect(Buffer.compare(bytesOf(tokens), bytesOf(expected))).toBe(0)
@@ -141,9 +173,9 @@ describe("cuts are safe for any text", () => {
     )
   })
 
-  test("a text without any break is one job", () => {
+  test("a text without any break is one job", async () => {
     const path = file("unbroken.txt", "é".repeat(600_000))
-    const jobs = [...textJobs(path)]
+    const jobs = await Array.fromAsync(textJobs(path, chunksOf(path)))
     expect(jobs.map((job) => ("bytes" in job ? job.bytes.length : 0))).toEqual([1_200_000])
   })
 })
@@ -151,14 +183,14 @@ describe("cuts are safe for any text", () => {
 describe("own texts", () => {
   test("a .txt file is one document, and the end of it is for validation", async () => {
     const text = "The quick brown fox jumps over the lazy dog. ".repeat(20)
-    const { train, val } = await prepareFile(file("own.txt", text), 0.25, 1)
+    const { train, val } = await prepare(file("own.txt", text), 0.25)
     const all = [END_OF_TEXT, ...encode(text)]
     expect([...train, ...val]).toEqual(all)
     expect(val.length).toBe(all.length - Math.round(all.length * 0.75))
   })
 
   test("a byte order mark is no text", async () => {
-    const { train } = await prepareFile(file("bom.txt", "\ufeffHello"), 0, 1)
+    const { train } = await prepare(file("bom.txt", "\ufeffHello"), 0)
     expect([...train]).toEqual([END_OF_TEXT, ...encode("Hello")])
   })
 
@@ -169,25 +201,24 @@ describe("own texts", () => {
     )
     const lines = documents.map((text, i) => JSON.stringify({ id: i, text }))
     const path = file("own.jsonl", `${lines.join("\r\n")}\n\n`)
-    const { train, val } = await prepareFile(path, 0.2, 1)
+    const { train, val } = await prepare(path, 0.2)
     expect([...train, ...val]).toEqual(documents.flatMap((t) => [END_OF_TEXT, ...encode(t)]))
     expect(val[0]).toBe(END_OF_TEXT)
     expect(Math.abs(val.length / (train.length + val.length) - 0.2)).toBeLessThan(0.03)
   })
 
-  test("the held-out part and the rest are the whole, for every fraction", () => {
+  test("neither part is much smaller than was asked for, for every fraction", () => {
     fc.assert(
       fc.property(
         fc.array(fc.nat(100), { minLength: 200, maxLength: 300 }),
         fc.double({ min: 0.02, max: 0.98, noNaN: true }),
         (numbers, fraction) => {
           const tokens = Uint16Array.from(numbers, (n) => (n < 5 ? END_OF_TEXT : n))
-          const { train, val } = holdOut("x", tokens, fraction)
-          expect([...train, ...val]).toEqual([...tokens])
+          const cut = cutFor("x", tokens, fraction)
           // No part is less than half of what was asked for, rounded to whole tokens.
           const wanted = Math.round(tokens.length * (1 - fraction))
-          expect(train.length).toBeGreaterThanOrEqual(wanted / 2)
-          expect(val.length).toBeGreaterThanOrEqual((tokens.length - wanted) / 2)
+          expect(cut).toBeGreaterThanOrEqual(wanted / 2)
+          expect(tokens.length - cut).toBeGreaterThanOrEqual((tokens.length - wanted) / 2)
         },
       ),
     )
@@ -234,7 +265,7 @@ describe("own texts", () => {
   ]
   test.each(cases)("%s is refused in one line", async (_, name, content, fraction, message) => {
     const path = file(name, content)
-    const error = await prepareFile(path, fraction, 1).catch((e) => e)
+    const error = await prepare(path, fraction).catch((e) => e)
     expect(error).toBeInstanceOf(UserError)
     expect(error.message).toStartWith(`${path}: `)
     expect(error.message).toContain(message)

@@ -1,0 +1,136 @@
+// What llm data makes of each source.
+
+import { readFileSync, rmdirSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { UserError } from "../errors.ts"
+import { builtinCorpus, CORPUS_SEED } from "./corpus.ts"
+import { download, type OnBytes } from "./download.ts"
+import { fileBytes, reason, thousands } from "./files.ts"
+import { nameOf } from "./inputs.ts"
+import { prepareTexts, prepareTinyShakespeare, type Written, writeSplit } from "./prepare.ts"
+import { type Out, withProgress } from "./progress.ts"
+
+export type DataOptions = {
+  /** A source's name, or paths. */
+  sources: string[]
+  from?: string | undefined
+  field?: string | undefined
+  valFraction?: number | undefined
+  size?: "10B" | "100B" | undefined
+  shardTokens?: number | undefined
+  name?: string | undefined
+  outDir?: string | undefined
+  seed?: number | undefined
+  workers?: number
+}
+/** Where progress goes, and another server to download from. */
+export type Around = { stderr: Out; url?: string | undefined }
+export type Made = { lines: string[]; next: string }
+
+type Source = (options: DataOptions, folder: string, around: Around) => Promise<Made>
+
+export const VAL_FRACTION = 0.1
+export const FIELD = "text"
+
+export const SOURCES: Record<string, Source> = {
+  tinyshakespeare: async ({ from, workers }, folder, { stderr, url }) => {
+    const { downloadTinyShakespeare, readTinyShakespeare } = await import("./shakespeare.ts")
+    const text =
+      from !== undefined
+        ? readTinyShakespeare(from)
+        : await withProgress("downloading Tiny Shakespeare", stderr, (onBytes) =>
+            downloadTinyShakespeare(onBytes, url),
+          )
+    const split = await prepareTinyShakespeare(text, workers)
+    return made(writeSplit(folder, "tiny_shakespeare", split))
+  },
+
+  plays: async ({ seed }, folder) => {
+    const corpus = await builtinCorpus(seed ?? CORPUS_SEED)
+    const { trainNatsPerToken, valNatsPerToken } = corpus
+    const note = `entropy  train ${trainNatsPerToken.toFixed(4)}, val ${valNatsPerToken.toFixed(4)} nats a token: the lowest loss that a model can reach`
+    return made(writeSplit(folder, "plays", corpus), note)
+  },
+
+  tinystories: async ({ from, workers }, folder, { stderr }) => {
+    const { prepareTinyStories, fetchTinyStories } = await import("./tinystories.ts")
+    const downloads = join(folder, ".TinyStories_downloads")
+    const source =
+      from ??
+      (await withProgress("downloading TinyStories", stderr, (onBytes) =>
+        fetchTinyStories(downloads, onBytes),
+      ))
+    const written = await withProgress("tokenizing TinyStories", stderr, (onBytes) =>
+      prepareTinyStories(source, folder, onBytes, workers),
+    )
+    if (from === undefined) {
+      rmSync(source)
+      rmdirSync(downloads)
+    }
+    return made(written)
+  },
+
+  fineweb: (options, folder, around) => fineWeb(false, options, folder, around),
+  "fineweb-edu": (options, folder, around) => fineWeb(true, options, folder, around),
+
+  hellaswag: async ({ from }, folder, { stderr, url }) => {
+    const { HELLASWAG_URL, writeHellaSwag } = await import("./hellaswag.ts")
+    const address = url ?? HELLASWAG_URL
+    const bytes =
+      from !== undefined
+        ? readFrom(from)
+        : await withProgress("downloading HellaSwag", stderr, (onBytes) =>
+            download(address, { wayOut: "give a local copy with --from FILE", onBytes }),
+          )
+    const { path, examples } = await writeHellaSwag(from ?? address, bytes, folder)
+    return {
+      lines: [`${path}  ${thousands(examples)} questions`],
+      next: `llm eval CHECKPOINT --hellaswag ${path}`,
+    }
+  },
+}
+
+/** A person's own texts. */
+export const ownTexts: Source = async (options, folder, { stderr }) => {
+  const { sources: paths, valFraction = VAL_FRACTION, field = FIELD } = options
+  const name = options.name ?? nameOf(paths[0]!)
+  const { shardTokens, workers } = options
+  const written = await withProgress(`tokenizing ${paths.join(", ")}`, stderr, (onBytes) =>
+    prepareTexts({ paths, field, valFraction, folder, name, shardTokens, workers, onBytes }),
+  )
+  return made(written, valFraction === 0 ? "no validation file, as --val-fraction is 0" : undefined)
+}
+
+async function fineWeb(
+  edu: boolean,
+  { from, size = "10B", shardTokens, workers }: DataOptions,
+  folder: string,
+  { stderr }: Around,
+): Promise<Made> {
+  const { prepareFineWeb } = await import("./fineweb.ts")
+  const showDownload = (name: string, work: (onBytes: OnBytes) => Promise<void>) =>
+    withProgress(`downloading ${name}`, stderr, work)
+  const written = await withProgress("tokenizing FineWeb", stderr, (onBytes) =>
+    prepareFineWeb({ edu, size, from, folder, shardTokens, workers, onBytes, showDownload }),
+  )
+  return made(written)
+}
+
+/** The line of each file, and the command that trains on them. */
+function made(written: Written[], note?: string): Made {
+  const lines = written.map(({ path, tokens }) => `${path}  ${thousands(tokens)} tokens`)
+  const train = written.filter(({ path }) => /_train(_\d{6})?\.bin$/.test(path))
+  const [first = written[0]!] = train
+  const all = first.path.replace(/_\d{6}\.bin$/, "_*.bin")
+  const next = all === first.path ? all : `'${all}'`
+  return { lines: note === undefined ? lines : [...lines, note], next: `llm train ${next}` }
+}
+
+function readFrom(path: string): Uint8Array {
+  fileBytes(path, "--from takes a local copy")
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    throw new UserError(`--from ${path}: cannot read: ${reason(error)} (give another copy)`)
+  }
+}
