@@ -138,7 +138,9 @@ function refuseOlder(folder: string, name: string, hasVal: boolean, shardTokens?
   const val = shardName(name, "val")
   if (!hasVal && existsSync(join(folder, val))) refuse(val, "training would validate on it")
   if (shardTokens === undefined) return
-  const shard = readdirSync(folder).find((file) => isShard(name, file))
+  const [shard] = readdirSync(folder)
+    .sort()
+    .filter((file) => isShard(name, file))
   if (shard) refuse(shard, "would be mixed with the new ones")
 }
 

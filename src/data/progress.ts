@@ -54,7 +54,7 @@ function megabytes(bytes: number): string {
 /** Seconds as 42 s, 7 min or 3 h 20 min. */
 export function duration(seconds: number): string {
   const minutes = Math.round(seconds / 60)
-  if (seconds < 60) return `${Math.ceil(seconds)} s`
+  if (seconds <= 59) return `${Math.ceil(seconds)} s`
   if (minutes < 60) return `${minutes} min`
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`
 }

@@ -37,7 +37,11 @@ export class ShardLog {
         `${path}: the shards in this folder are ${what} (choose another --out-dir, or delete them with this file)`,
       )
     }
-    const stray = found ? undefined : readdirSync(folder).find((file) => isShard(name, file))
+    const stray = found
+      ? undefined
+      : readdirSync(folder)
+          .sort()
+          .find((file) => isShard(name, file))
     if (stray !== undefined) {
       throw new UserError(
         `${join(folder, stray)}: no ${name}_progress.json beside it says what it was made of (choose another --out-dir, or delete it)`,

@@ -47,8 +47,8 @@ function optionRows(): Row[] {
     if (positional?.required) rows.push([name, `llm ${name} needs ${positional.name}: `])
     if (second) rows.push([`${name} a`, `llm ${name} needs ${second.name}: `])
     if (second) rows.push([`${name} a b c`, ` and ${second.name}, but then got c`])
-    else if (positional) rows.push([`${name} a b`, / takes one /])
-    else rows.push([`${name} a`, / takes no argument, but got a/])
+    else if (!positional) rows.push([`${name} a`, / takes no argument, but got a/])
+    else if (!positional.many) rows.push([`${name} a b`, / takes one /])
     for (const option of options) {
       const flag = `--${option.name}`
       if (option.kind === "flag") {
@@ -152,7 +152,20 @@ const CONTRADICTIONS: Row[] = [
   ["data plays --from x", "--from x goes with tinyshakespeare"],
   ["data plays --val-fraction 0.5", "--val-fraction 0.5 goes with your own text"],
   ["data text.txt --seed 3", "--seed 3 goes with plays"],
+  ["data plays --field x", "--field x goes with your own text, not with plays"],
+  [
+    "data plays --shard-tokens 9",
+    "--shard-tokens 9 goes with fineweb, fineweb-edu or your own text",
+  ],
+  ["data text.txt --size 10B", "--size 10B goes with fineweb or fineweb-edu, not with text.txt"],
+  ["data text.txt --from x", "--from x goes with tinyshakespeare"],
+  ["data fineweb --name x", "--name x goes with your own text, not with fineweb"],
+  ["data text.txt --name a/b", "--name a/b is no part of a file's name"],
   ["data nothing", "llm data nothing: no such source"],
+  ["data text.txt nothing", "llm data nothing: no such source"],
+  ["data text.gz", "llm data text.gz: no such source"],
+  ["data plays text.txt", "llm data plays takes no other source, but got text.txt"],
+  ["data text.txt plays", "llm data plays takes no other source, but got text.txt"],
   ["convert model.bin x.bin --type f16", "--type f16: llm.c's model file has none (try fp32 or"],
   [
     "convert model.bin x.pt",
@@ -286,6 +299,23 @@ const FILES: Row[] = [
   ["data empty.txt", /empty\.txt: /],
   ["data invalid.txt", /invalid\.txt: .*byte 3/],
   ["data broken.jsonl", /broken\.jsonl: .*line 2/],
+  ["data text.txt missing.txt", "missing.txt: cannot read"],
+  ["data text.txt empty.txt", /empty\.txt: the file is empty/],
+  ["data old", "old: no text lies in this folder"],
+  ["data nofield.jsonl", /nofield\.jsonl: line 1 has no "text" .*--field NAME names another/],
+  ["data nofield.jsonl --field title", 'nofield.jsonl: line 1 has no "title"'],
+  ["data object.json", "object.json: not a JSON array at byte 0"],
+  ["data text.parquet", "text.parquet: not a Parquet file"],
+  ["data text.txt.gz", "text.txt.gz: not gzip, or cut short"],
+  ["data text.txt.zst", "text.txt.zst: not Zstandard, or cut short"],
+  ["data tinystories --from missing", "missing: cannot read"],
+  ["data tinystories --from text.txt", "text.txt: the archive is cut short"],
+  ["data tinystories --from old", "old: 0 .json files"],
+  ["data fineweb --from missing.parquet", "missing.parquet: cannot read"],
+  ["data fineweb-edu --from text.parquet", "text.parquet: not a Parquet file"],
+  ["data fineweb --from text.txt", "--from text.txt: no .parquet file"],
+  ["data hellaswag --from missing.jsonl", "missing.jsonl: cannot read"],
+  ["data hellaswag --from nofield.jsonl", 'nofield.jsonl: line 1 has no "ctx"'],
   ["data tinyshakespeare --from text.txt", /text\.txt: /],
   ["data tinyshakespeare --from missing.txt", "missing.txt: cannot read"],
 ]
@@ -375,6 +405,11 @@ beforeAll(async () => {
     "empty.bin": "",
     "empty.txt": "",
     "text.txt": "A text.\n",
+    "nofield.jsonl": '{"story":"a"}\n',
+    "object.json": '{"text":"a"}',
+    "text.parquet": "A text.\n",
+    "text.txt.gz": "A text.\n",
+    "text.txt.zst": "A text.\n",
     "invalid.txt": Buffer.from([97, 98, 99, 0xff, 97]),
     "broken.jsonl": '{"text":"a"}\n{"text":\n',
     "broken.toml": "batch = = 3\n",

@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { type DataOptions, data } from "../../src/commands/data.ts"
 import { builtinCorpus } from "../../src/data/corpus.ts"
 import { download } from "../../src/data/download.ts"
+import { duration, Progress } from "../../src/data/progress.ts"
 import { VOCABULARY } from "../../src/data/tokenizer.ts"
 import { UserError } from "../../src/errors.ts"
 import { readTokens } from "../../src/formats/tokens.ts"
@@ -167,6 +168,29 @@ describe("llm data PATH", () => {
     expect(val! / (train! + val!)).toBeCloseTo(0.2, 2)
     expect(stdout).toEndWith(`next: llm train ${outDir}/story_train.bin\n`)
     expect(stderr).toStartWith(`tokenizing ${path}\n`)
+  })
+
+  test("takes several files, and calls the token files as --name says", async () => {
+    const outDir = join(folder, "several")
+    const { stdout, stderr } = await run({ sources: [path, path], outDir, name: "both" })
+    expect(readdirSync(outDir).sort()).toEqual(["both_train.bin", "both_val.bin"])
+    expect(stdout).toEndWith(`next: llm train ${outDir}/both_train.bin\n`)
+    expect(stderr).toStartWith(`tokenizing ${path}, ${path}\n`)
+  })
+
+  test("a terminal sees the speed and the time that is left", () => {
+    const line = new Memory(true)
+    const progress = new Progress("tokenizing", line)
+    progress.update(1e6, 4e6)
+    expect(line.text).toMatch(/█+░+ {2}1\.0 MB of 4\.0 MB {2}\d+\.\d MB\/s {2}1 s left$/)
+    expect([0.2, 59, 61, 3599, 3601, 90_000].map(duration)).toEqual([
+      "1 s",
+      "59 s",
+      "1 min",
+      "1 h 0 min",
+      "1 h 0 min",
+      "25 h 0 min",
+    ])
   })
 
   test("--val-fraction 0 writes no validation file and says so", async () => {
