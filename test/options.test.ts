@@ -112,6 +112,25 @@ describe("a command line", () => {
   })
 })
 
+describe("a command of several arguments", () => {
+  test("takes them in their order, wherever the options stand", () => {
+    const options = parseOptions(data.spec, ["a.txt", "--field", "x", "b", "--name=n", "c.json"])
+    expect(options.positionals()).toEqual(["a.txt", "b", "c.json"])
+    expect(options.text("field")).toBe("x")
+    expect(helpText(data.spec)).toStartWith("llm data SOURCE... [options]\n")
+  })
+
+  test("needs one, and takes no empty one", () => {
+    expect(() => parseOptions(data.spec, [])).toThrow("llm data needs SOURCE: ")
+    expect(() => parseOptions(data.spec, ["a.txt", ""])).toThrow("SOURCE is empty")
+  })
+
+  test("is no other: their arguments are none or one", () => {
+    expect(parse().positionals()).toEqual([])
+    expect(parse("-i", "a.bin").positionals()).toEqual(["a.bin"])
+  })
+})
+
 describe("a config file", () => {
   const file = () =>
     config('tokens = "toks.bin"\nbatch = 16\nlr = 0.01\nshuffle = true\nschedule = "linear"\n')

@@ -6,7 +6,6 @@ import { UserError } from "../errors.ts"
 import { chunksOf, type Meter, withoutCompression } from "./chunks.ts"
 import { fileBytes, reason } from "./files.ts"
 import type { Job } from "./jobs.ts"
-import { rowJobs } from "./parquet.ts"
 import { elementJobs, lineJobs, textJobs } from "./readers.ts"
 
 type Read = (path: string, field: string, meter: Meter) => AsyncIterable<Job>
@@ -15,7 +14,10 @@ const READERS: Record<string, Read> = {
   ".txt": (path, _, meter) => textJobs(path, chunksOf(path, meter)),
   ".jsonl": (path, field, meter) => lineJobs(path, field, chunksOf(path, meter)),
   ".json": (path, field, meter) => elementJobs(path, field, chunksOf(path, meter)),
-  ".parquet": rowJobs,
+  ".parquet": async function* (path, field, meter) {
+    const { rowJobs } = await import("./parquet.ts")
+    yield* rowJobs(path, field, meter)
+  },
 }
 
 export const ENDINGS = ".txt, .jsonl, .json or .parquet (the first three also with .gz or .zst)"

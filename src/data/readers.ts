@@ -45,7 +45,7 @@ function lastLineEnd(bytes: Uint8Array): number {
 
 function countLines(bytes: Uint8Array): number {
   let lines = 0
-  for (const byte of bytes) if (byte === NEWLINE) lines++
+  for (let end = bytes.indexOf(NEWLINE); end >= 0; end = bytes.indexOf(NEWLINE, end + 1)) lines++
   return lines
 }
 
@@ -164,6 +164,6 @@ class Held {
     this.pieces = [all.subarray(count)]
     this.length -= count
     this.offset += count
-    return Uint8Array.from(all.subarray(0, count))
+    return new Uint8Array(all.subarray(0, count))
   }
 }

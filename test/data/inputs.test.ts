@@ -204,6 +204,23 @@ describe("only a few jobs are in memory", () => {
   })
 })
 
+test("300 MB of text take no more memory than a little", async () => {
+  // Blank lines, which take no time to tokenize, and a document at either end.
+  const blank = Buffer.alloc(1e6, `${" ".repeat(999)}\n`)
+  const document = gzipSync('{"text":"A few words at the end of nowhere."}\n')
+  const nothing = gzipSync(blank)
+  const parts = Array.from({ length: 300 }, () => nothing)
+  const path = file("large.jsonl.gz", Buffer.concat([document, ...parts, document]))
+  const child = Bun.spawn(
+    [process.execPath, "src/main.ts", "data", path, "--out-dir", join(folder, "large")],
+    { cwd: join(import.meta.dir, "..", ".."), stdout: "pipe", stderr: "ignore" },
+  )
+  expect(await child.exited).toBe(0)
+  expect(await new Response(child.stdout).text()).toContain("large_train.bin  18 tokens")
+  // Two threads with the vocabulary take most of it; the text alone is 300 MB.
+  expect(child.resourceUsage()!.maxRSS).toBeLessThan(400e6)
+}, 60_000)
+
 describe("shards of own text", () => {
   const path = file("shards.jsonl", lines)
   const out = join(folder, "shards")
