@@ -2,6 +2,7 @@
 // again. Proxies are those of Bun's fetch: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
 
 import { createHash } from "node:crypto"
+import { setTimeout as sleep } from "node:timers/promises"
 import { UserError } from "../errors.ts"
 import { thousands } from "./files.ts"
 
@@ -56,7 +57,7 @@ export async function* bodyOf(url: string, fetching: Fetching): AsyncGenerator<U
       if (!(error instanceof Passing) || signal?.aborted) throw error
       if (place.done > before) failures = 0
       if (++failures > RETRIES) throw fail(error.message)
-      await Bun.sleep(error.waitMs ?? pauseMs * 2 ** (failures - 1))
+      await sleep(error.waitMs ?? pauseMs * 2 ** (failures - 1), undefined, { signal })
     }
   }
 }

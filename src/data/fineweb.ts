@@ -3,8 +3,8 @@
 // full; shard 0 is for validation. What is done is noted shard by shard, so that a run that was
 // stopped goes on.
 
-import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs"
-import { join } from "node:path"
+import { mkdirSync, readdirSync, rmSync } from "node:fs"
+import { basename, join } from "node:path"
 import { UserError } from "../errors.ts"
 import { TokenWriter } from "../formats/tokens.ts"
 import type { OnBytes } from "./download.ts"
@@ -91,7 +91,7 @@ export async function prepareFineWeb(options: FineWeb): Promise<Written[]> {
   }
   if (log.written.length === 0) throw new UserError(`${sources[0]!.path}: it holds no documents`)
   log.finish()
-  if (sources[0]?.hub) rmdirSync(downloads)
+  rmSync(downloads, { recursive: true, force: true })
   return log.written
 }
 
@@ -103,8 +103,10 @@ const identity = (sources: Source[]) => sources.map(({ name, bytes }) => `${name
 async function sourcesOf({ edu, size, from }: FineWeb, downloads: string): Promise<Source[]> {
   if (from !== undefined) {
     const inputs = inputsOf([from]).filter(({ path }) => path.toLowerCase().endsWith(".parquet"))
-    if (inputs.length > 0) return inputs.map(({ path, bytes }) => ({ name: path, bytes, path }))
-    throw new UserError(`--from ${from}: no .parquet file (give one, or a folder of them)`)
+    if (inputs.length === 0) {
+      throw new UserError(`--from ${from}: no .parquet file (give one, or a folder of them)`)
+    }
+    return inputs.map(({ path, bytes }) => ({ name: basename(path), bytes, path }))
   }
   const dataset = `HuggingFaceFW/${edu ? "fineweb-edu" : "fineweb"}`
   const files = await hubFiles(dataset, `sample/${size}T`, { wayOut: MIRROR_HINT })

@@ -33,7 +33,7 @@ export async function hubFiles(
   fetching: Fetching,
 ): Promise<HubFile[]> {
   const base = endpoint()
-  const url = `${base}/api/datasets/${dataset}/tree/main/${folder}`
+  const url = `${base}/api/datasets/${dataset}/tree/main${folder === "" ? "" : `/${folder}`}`
   const wrong = (what: string) => new UserError(`${url}: ${what} (${fetching.wayOut})`)
   let list: unknown
   try {

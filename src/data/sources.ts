@@ -1,6 +1,6 @@
 // What llm data makes of each source.
 
-import { readFileSync, rmdirSync, rmSync } from "node:fs"
+import { readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { UserError } from "../errors.ts"
 import { builtinCorpus, CORPUS_SEED } from "./corpus.ts"
@@ -63,10 +63,7 @@ export const SOURCES: Record<string, Source> = {
     const written = await withProgress("tokenizing TinyStories", stderr, (onBytes) =>
       prepareTinyStories(source, folder, onBytes, workers),
     )
-    if (from === undefined) {
-      rmSync(source)
-      rmdirSync(downloads)
-    }
+    rmSync(downloads, { recursive: true, force: true })
     return made(written)
   },
 

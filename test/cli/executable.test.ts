@@ -14,11 +14,13 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { gzipSync } from "node:zlib"
 import { CORPUS_SEED, makeCorpus } from "../../src/data/corpus.ts"
-import { VOCABULARY } from "../../src/data/tokenizer.ts"
+import { Decoder, VOCABULARY } from "../../src/data/tokenizer.ts"
 import { readModelHeader } from "../../src/formats/model.ts"
 import { readTokens, writeTokens } from "../../src/formats/tokens.ts"
 import { VERSION } from "../../src/version.ts"
+import { parquetOf } from "../fixtures/archives.ts"
 import { buildExecutable, LLM, run, SHAPE, TRAIN, writeSmallTokens } from "./executable.ts"
 import { metricsOf, TIMING, untimed } from "./runs.ts"
 
@@ -224,6 +226,24 @@ test(
     expect(readTokens(path("plays/plays_val.bin"), VOCABULARY)).toEqual(Int32Array.from(val))
     expect(stdout).toContain(`train ${trainNatsPerToken.toFixed(4)}, `)
     expect(code).toBe(0)
+  },
+  TIMEOUT_MS,
+)
+
+test(
+  "its threads read every format of text",
+  async () => {
+    const texts = ["A first text.", "A second one."]
+    writeFileSync(path("rows.parquet"), parquetOf(texts, { codec: "ZSTD", rowGroupSize: 1 }))
+    writeFileSync(path("list.json.zst"), Bun.zstdCompressSync(JSON.stringify(texts)))
+    writeFileSync(path("lines.jsonl.gz"), gzipSync('{"text":"A third."}'))
+    const files = ["rows.parquet", "list.json.zst", "lines.jsonl.gz"]
+    const { code } = await llm("data", ...files, "--val-fraction", "0", "--out-dir", "formats")
+    expect(code).toBe(0)
+    const tokens = readTokens(path("formats/rows_train.bin"), VOCABULARY)
+    const text = (await Decoder.load()).decode(tokens)
+    const all = [...texts, ...texts, "A third."]
+    expect(text).toBe(all.map((one) => `<|endoftext|>${one}`).join(""))
   },
   TIMEOUT_MS,
 )

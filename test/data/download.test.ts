@@ -138,6 +138,14 @@ describe("a failure is one line with the address and the way out", () => {
     expect(server.asked.length).toBe(requests)
   })
 
+  test("who no longer wants it does not wait for a busy server", async () => {
+    using server = badServer(() => ({ status: 429, headers: { "retry-after": "500" } }))
+    const abort = new AbortController()
+    const got = download(server.url, { ...fetching, signal: abort.signal }).catch((e) => e)
+    setTimeout(() => abort.abort(), 100)
+    expect((await got).name).toBe("AbortError")
+  })
+
   test("redirects in a circle, and no server at all", async () => {
     using server = badServer(() => ({ status: 302, headers: { location: "/" } }))
     for (const url of [server.url, "http://127.0.0.1:1/x", "http://no.such.host.invalid/x"]) {

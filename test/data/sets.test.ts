@@ -245,11 +245,13 @@ describe("FineWeb", () => {
     expectShards(small, [plain(parts[0]!)])
   })
 
-  test("a stream that ends with a shard leaves no empty one", async () => {
+  test("a stream that ends with a shard leaves no empty one, and no download", async () => {
     const tokens = plain(["One two three.", "Four five six."])
-    const from = file("even.parquet", parquetOf(["One two three.", "Four five six."]))
+    const even = parquetOf(["One two three.", "Four five six."])
+    using server = hub("HuggingFaceFW/fineweb", { "sample/10BT/000_00000.parquet": even })
+    process.env.HF_ENDPOINT = server.url
     const outDir = join(folder, "even")
-    await run("fineweb", { outDir, from, shardTokens: tokens.length / 2 })
+    await run("fineweb", { outDir, shardTokens: tokens.length / 2 })
     expectShards(outDir, [tokens.slice(0, tokens.length / 2), tokens.slice(tokens.length / 2)])
   })
 
@@ -281,15 +283,17 @@ describe("FineWeb", () => {
     const first = start()
     // The long document of the second file fills shards up to the third file.
     const last = Math.floor(plain([...parts[0]!, ...parts[1]!]).length / shardTokens) - 1
-    while (!isThere(partial) || !isThere(join(outDir, nameOf(last)))) {
+    const log = join(outDir, "fineweb_progress.json")
+    const isNoted = () => isThere(log) && readFileSync(log, "utf8").includes(nameOf(last))
+    while (!isThere(partial) || !isNoted()) {
       expect(first.exitCode).toBe(null)
       await Bun.sleep(20)
     }
-    await Bun.sleep(100) // for the log behind the last shard
     first.kill("SIGKILL")
     await first.exited
     expect(readdirSync(outDir).some((name) => name.endsWith(".tmp"))).toBe(true)
-    const inodes = () => shards.slice(0, last).map((_, i) => statSync(join(outDir, nameOf(i))).ino)
+    const inodes = () =>
+      shards.slice(0, last + 1).map((_, i) => statSync(join(outDir, nameOf(i))).ino)
     const before = inodes()
 
     hold = false
