@@ -59,7 +59,7 @@ export class Buffers {
       const view = this.memory.view(Int32Array, offset, length)
       const below = scalars.V ?? scalars.Vp ?? 1
       for (let i = 0; i < length; i++) view[i] = Math.floor(this.pattern[i % PATTERN]! * below)
-      if (name === "position") view[0] = scalars.maxT! - 1
+      if (name === "positions") view.fill(scalars.maxT! - scalars.T!)
     } else if (element === "f32" || isBf16) {
       const view = isBf16
         ? this.memory.view(Uint16Array, offset, length)

@@ -25,6 +25,7 @@ const maxT = 1024
 const [B, T] = [4, 64]
 const N = B * T
 const LONG_T = 1024
+const PREFILL = 64
 
 /** One of the model's linear layers, with what the training step fuses into its products. */
 interface Layer {
@@ -83,6 +84,12 @@ function attention(B: number, T: number): Case[] {
   return ["attention_forward", "attention_backward"].map((kernel) => ({ kernel, sizes, reference }))
 }
 
+/** New tokens at the end of a full cache. */
+function decode(T: number): Case {
+  const sizes = { B: 1, T, C, NH, maxT }
+  return { kernel: "attention_decode", sizes, reference: { ...sizes, T: 1 } }
+}
+
 function layernorm(kernel: string, options: Arguments): Case {
   return { kernel, sizes: { N, C }, options, reference: { N: 64, C } }
 }
@@ -93,7 +100,7 @@ function classifier(kernel: string, options: Arguments = {}): Case {
 
 function embedding(kernel: string, options: Arguments = {}): Case {
   const sizes = { B, T, C, Vp, maxT }
-  return { kernel, sizes, options, absent: ["position"], reference: sizes }
+  return { kernel, sizes, options, absent: ["positions"], reference: sizes }
 }
 
 function flat(kernel: string, n: number, options: Arguments = {}): Case {
@@ -111,7 +118,8 @@ export const CASES: Case[] = [
   ...LAYERS.map(matmulBackwardWeight),
   ...attention(B, T),
   ...attention(1, LONG_T),
-  { kernel: "attention_decode", sizes: { maxT, C, NH }, reference: { maxT, C, NH } },
+  decode(1),
+  decode(PREFILL),
   layernorm("layernorm_forward", { eps: 1e-5 }),
   layernorm("layernorm_backward", { accumulate_inp: 1, accumulate: 0 }),
   classifier("classifier_forward"),

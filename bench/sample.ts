@@ -11,6 +11,7 @@ import type { Kernels } from "../src/native/library.ts"
 import { allocate } from "../src/native/memory.ts"
 import { Program } from "../src/program/link.ts"
 import { BYTES, type Tensor, tensorBytes } from "../src/program/tensor.ts"
+import { NO_FILTERS } from "../src/sample/choose.ts"
 import { generate } from "../src/sample/generate.ts"
 
 const SEED = 42
@@ -108,8 +109,8 @@ function decode(program: Program, tensors: DecodeTensors, from: number, count: n
 
 /** Milliseconds of each token of text, with the choice of the token. */
 async function sample(program: Program, tensors: DecodeTensors, config: Config): Promise<number[]> {
-  const filters = { temperature: 1, topK: 0, topP: 1 }
-  const options = { prompt: [0], count: WINDOW, context: config.maxT, seed: SEED, ...filters }
+  const fixed = { prompt: [0], count: WINDOW, context: config.maxT, seed: SEED }
+  const options = { ...fixed, ...NO_FILTERS }
   const times: number[] = []
   let last = performance.now()
   for await (const _ of generate(program, tensors, config, options)) {

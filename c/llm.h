@@ -42,11 +42,11 @@ double REAL(llm_peak)(i64 work);
 
 /* ---- embedding ---- */
 
-/* out[b,t,:] = wte[tokens[b,t],:] + wpe[position + t,:]
+/* out[b,t,:] = wte[tokens[b,t],:] + wpe[positions[b] + t,:]
  * out (B,T,C) overwritten; tokens (B,T) i32, each in [0,Vp); wte (Vp,C); wpe (maxT,C);
- * position: one i32, or NULL for 0; position + T <= maxT. */
+ * positions (B) i32, or NULL for zeros; positions[b] + T <= maxT. */
 void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, const real *wpe,
-                             const int *position, int B, int T, int C);
+                             const int *positions, int B, int T, int C);
 
 /* dwte[tokens[b,t],:] += dout[b,t,:]; dwpe[t,:] += sum over b of dout[b,t,:]; rows are added in the
  * order of (b,t). dwte (Vp,C) by accumulate_wte, dwpe (maxT,C) by accumulate_wpe: rows without a
@@ -75,7 +75,9 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
 /* pre = inp·weightᵀ + bias; out = gelu(pre) where pre is given, else pre; then out += residual.
  * The GELU is that of pre as it is stored, so that gelu_forward makes the same bits of pre again.
  * out (N,OC), pre (N,OC) or NULL overwritten; inp (N,C); weight (OC,C); bias (OC) or NULL;
- * residual (N,OC) or NULL; scratch: LLM_MATMUL_SCRATCH(N, C) floats. */
+ * residual (N,OC) or NULL; scratch: LLM_MATMUL_SCRATCH(N, C) floats.
+ * A row of out has the same bits whatever the other rows are, and however many: in all products of
+ * fewer than LLM_FEW_ROWS rows, and in all others. */
 void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
                           const real *bias, const real *residual, float *scratch, int N, int C,
                           int OC);
@@ -90,6 +92,8 @@ void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weigh
  * accumulate; dout (N,OC); inp (N,C); scratch: LLM_MATMUL_SCRATCH(N, C) floats. */
 void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout, const real *inp,
                                   float *scratch, int N, int C, int OC, int accumulate);
+
+#define LLM_FEW_ROWS 16
 
 /* Room for the rows of one operand, repacked for the microkernel: rows are rounded up to 64. */
 #define LLM_MATMUL_SCRATCH(N, C) ((((i64)(N) + 63) / 64 * 64) * (i64)(C))
@@ -123,12 +127,14 @@ void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, con
 #define LLM_ATTENTION_SCRATCH(B, T, C, NH) \
     ((i64)(B) * (T) * ((NH) + (sizeof(real) < sizeof(float) ? 2 * (i64)(C) : 0)))
 
-/* One new token with a cache: k and v of qkv are stored at row `position`, then
- * out = softmax(q·kᵀ/sqrt(HS))·v over rows 0..position. out (C) overwritten; kcache, vcache
- * (maxT,C): row `position` overwritten, rows before it read; qkv (3C); position: one i32;
- * scratch: NH·maxT floats. */
+/* T new tokens of each sequence with its cache: k and v of qkv[b,t] are stored at row
+ * positions[b] + t, then out[b,t] = softmax(q·kᵀ/sqrt(HS))·v over rows 0..positions[b] + t.
+ * out (B,T,C) overwritten; kcache, vcache (B,maxT,C): the new tokens' rows overwritten, rows before
+ * them read; qkv (B,T,3C); positions (B) i32, positions[b] + T <= maxT; scratch: B·NH·maxT floats.
+ * A token's bits depend neither on B, nor on T, nor on other sequences. */
 void REAL(attention_decode)(real *out, real *kcache, real *vcache, const real *qkv,
-                            const int *position, float *scratch, int C, int NH, int maxT);
+                            const int *positions, float *scratch, int B, int T, int C, int NH,
+                            int maxT);
 
 /* ---- classifier: softmax and cross-entropy over the first V of Vp columns ---- */
 

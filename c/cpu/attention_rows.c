@@ -113,29 +113,43 @@ static void blend_rows(real *out, const real *vcache, const float *scores, i64 n
         store_n(out + d, load_n(sums + d - first, last - d), last - d);
 }
 
-// Heads that lie beside each other: their parts of a row of the caches do as well.
+// The tokens of one sequence, for heads that lie beside each other: their parts of a row of the caches
+// do as well. All pointers are at the first head's numbers.
 static void decode_heads(real *out, real *kcache, real *vcache, const real *qkv, float *scores,
-                         i64 position, i64 C, i64 HS, i64 heads, i64 maxT) {
+                         i64 position, i64 T, i64 C, i64 HS, i64 heads, i64 maxT) {
     const float scale = 1.0f / sqrtf((float)HS);
-    const i64 rows = position + 1, width = heads * HS;
-    for (i64 d = 0; d < width; d++) {
-        kcache[position * C + d] = qkv[C + d];
-        vcache[position * C + d] = qkv[2 * C + d];
+    const i64 stride = 3 * C, width = heads * HS;
+    for (i64 t = 0; t < T; t++, position++) {
+        const real *q = ROW3(qkv, t);
+        const i64 rows = position + 1;
+        for (i64 d = 0; d < width; d++) {
+            kcache[position * C + d] = q[C + d];
+            vcache[position * C + d] = q[2 * C + d];
+        }
+        for (i64 j0 = 0; j0 < rows; j0 += PASS)
+            for (i64 h = 0; h < heads; h++)
+                for (i64 j = j0; j < min_i64(rows, j0 + PASS); j++)
+                    scores[h * maxT + j] = dot(q + h * HS, kcache + j * C + h * HS, HS) * scale;
+        for (i64 h = 0; h < heads; h++) soften_row(scores + h * maxT, rows);
+        for (i64 d = 0; d < width; d += COLUMNS)
+            blend_rows(out + t * C, vcache, scores, rows, C, HS, maxT, d,
+                       min_i64(width, d + COLUMNS));
     }
-    for (i64 j0 = 0; j0 < rows; j0 += PASS)
-        for (i64 h = 0; h < heads; h++)
-            for (i64 j = j0; j < min_i64(rows, j0 + PASS); j++)
-                scores[h * maxT + j] = dot(qkv + h * HS, kcache + j * C + h * HS, HS) * scale;
-    for (i64 h = 0; h < heads; h++) soften_row(scores + h * maxT, rows);
-    for (i64 d = 0; d < width; d += COLUMNS)
-        blend_rows(out, vcache, scores, rows, C, HS, maxT, d, min_i64(width, d + COLUMNS));
 }
 
+// One token reads every row once, in the longest stretches that leave each thread some; a head at a
+// time its rows stay in the cache for the next token.
 void REAL(attention_decode)(real *out, real *kcache, real *vcache, const real *qkv,
-                            const int *position, float *scratch, int C, int NH, int maxT) {
-    const i64 HS = C / NH, heads = ceil_div(NH, min_i64(NH, team_size()));
-#pragma omp parallel for schedule(static)
-    for (i64 h = 0; h < NH; h += heads)
-        decode_heads(out + h * HS, kcache + h * HS, vcache + h * HS, qkv + h * HS,
-                     scratch + h * maxT, *position, C, HS, min_i64(heads, NH - h), maxT);
+                            const int *positions, float *scratch, int B, int T, int C, int NH,
+                            int maxT) {
+    const i64 HS = C / NH, threads = min_i64(NH, ceil_div(team_size(), B)); // of a sequence
+    const i64 heads = T > 1 ? 1 : ceil_div(NH, threads);
+#pragma omp parallel for collapse(2) schedule(static)
+    for (i64 b = 0; b < B; b++)
+        for (i64 h = 0; h < NH; h += heads) {
+            const i64 at = b * T * C + h * HS, cache = b * maxT * C + h * HS;
+            decode_heads(out + at, kcache + cache, vcache + cache, qkv + b * T * 3 * C + h * HS,
+                         scratch + (b * NH + h) * maxT, positions[b], T, C, HS,
+                         min_i64(heads, NH - h), maxT);
+        }
 }

@@ -6,13 +6,13 @@
 #define ZERO_CHUNK (256 * 1024) // floats
 
 void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, const real *wpe,
-                             const int *position, int B, int T, int C) {
-    const i64 start = position ? *position : 0;
+                             const int *positions, int B, int T, int C) {
 #pragma omp parallel for collapse(2) schedule(static) if (B * T > 1)
     for (i64 b = 0; b < B; b++)
         for (i64 t = 0; t < T; t++) {
             real *o = out + (b * T + t) * C;
-            const real *token = wte + (i64)tokens[b * T + t] * C, *place = wpe + (start + t) * C;
+            const real *token = wte + (i64)tokens[b * T + t] * C;
+            const real *place = wpe + ((positions ? positions[b] : 0) + t) * C;
             for (i64 c = 0; c < C; c += LANES)
                 store_n(o + c, load_n(token + c, C - c) + load_n(place + c, C - c), C - c);
         }

@@ -6,8 +6,7 @@
 #define OC_BLOCK 96 // of strips and of vectors a whole number, for every LANES
 #define N_BLOCK 128
 #define PARTS (16 / LANES) // vectors of a cache line
-#define FEW 16 // below as many rows, vectors run along C instead
-#define FEW_OC 64 // output channels of a task then
+#define FEW_OC 64 // output channels of a task of few rows, where vectors run along C instead
 
 typedef struct {
     real *out, *pre;
@@ -132,7 +131,7 @@ INLINE void few_rows(float *dots, const real *inp, const real *weight, i64 N, i6
 
 static void few_block(const Epilogue *e, const real *inp, const real *weight, i64 N, i64 C,
                       i64 oc, i64 ocs) {
-    float dots[FEW * FEW_OC];
+    float dots[LLM_FEW_ROWS * FEW_OC];
     const i64 quarter = ocs / 4;
     // Memory sets the pace, and gives the most when each quarter is a stream of its own: a prefetcher
     // stops at the end of a page, and then the three others go on.
@@ -150,7 +149,7 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
                           const real *bias, const real *residual, float *scratch, int N, int C,
                           int OC) {
     const Epilogue e = {out, pre, bias, residual, OC};
-    if (N < FEW) {
+    if (N < LLM_FEW_ROWS) {
         i64 ocs = FEW_OC;
         while (ocs > 16 && ceil_div(OC, ocs) < 8 * team_size()) ocs /= 2;
 #pragma omp parallel for schedule(dynamic)

@@ -136,15 +136,21 @@ void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, con
 
 // While sampling, keys and values of the tokens before do not change, so they are kept.
 void REAL(attention_decode)(real *out, real *kcache, real *vcache, const real *qkv,
-                            const int *position, float *scratch, int C, int NH, int maxT) {
-    (void)scratch, (void)maxT;
-    int HS = C / NH, t = *position;
-    for (int c = 0; c < C; c++) {
-        kcache[(i64)t * C + c] = qkv[C + c];
-        vcache[(i64)t * C + c] = qkv[2 * C + c];
-    }
-    for (int h = 0; h < NH; h++) {
-        i64 at = (i64)h * HS;
-        attend(out + at, qkv + at, kcache + at, vcache + at, t + 1, C, HS);
+                            const int *positions, float *scratch, int B, int T, int C, int NH,
+                            int maxT) {
+    (void)scratch;
+    int HS = C / NH;
+    for (i64 token = 0; token < (i64)B * T; token++) {
+        i64 b = token / T, row = positions[b] + token % T;
+        real *keys = kcache + b * maxT * C, *values = vcache + b * maxT * C;
+        const real *q = qkv + token * 3 * C;
+        for (int c = 0; c < C; c++) {
+            keys[row * C + c] = q[C + c];
+            values[row * C + c] = q[2 * C + c];
+        }
+        for (int h = 0; h < NH; h++) {
+            i64 at = (i64)h * HS;
+            attend(out + token * C + at, q + at, keys + at, values + at, (int)row + 1, C, HS);
+        }
     }
 }

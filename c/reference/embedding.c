@@ -3,9 +3,9 @@
 #include "real.h"
 
 void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, const real *wpe,
-                             const int *position, int B, int T, int C) {
-    i64 first = position ? *position : 0;
+                             const int *positions, int B, int T, int C) {
     for (int b = 0; b < B; b++) {
+        i64 first = positions ? positions[b] : 0;
         for (int t = 0; t < T; t++) {
             i64 row = (i64)b * T + t;
             const real *token = wte + (i64)tokens[row] * C;

@@ -44,7 +44,7 @@ export const KERNELS: Record<string, Kernel> = {
   embedding_forward: {
     class: "rest",
     elements: ({ B, T, C, Vp, maxT }) => {
-      return { out: B! * T! * C!, tokens: B! * T!, wte: Vp! * C!, wpe: maxT! * C!, position: 1 }
+      return { out: B! * T! * C!, tokens: B! * T!, wte: Vp! * C!, wpe: maxT! * C!, positions: B! }
     },
     touched: ({ B, T, C }) => ({ wte: B! * T! * C!, wpe: T! * C! }),
   },
@@ -128,10 +128,15 @@ export const KERNELS: Record<string, Kernel> = {
   },
   attention_decode: {
     class: "attention",
-    elements: ({ C, NH, maxT }) => {
-      const caches = pick("kcache", "vcache")(maxT! * C!) // filled to the last row
-      return { out: C!, ...caches, qkv: 3 * C!, position: 1, scratch: NH! * maxT! }
-    },
+    elements: ({ B, T, C, NH, maxT }) => ({
+      out: B! * T! * C!,
+      ...pick("kcache", "vcache")(B! * maxT! * C!), // filled to the last row
+      qkv: 3 * B! * T! * C!,
+      positions: B!,
+      scratch: B! * NH! * maxT!,
+    }),
+    // Two products over the rows that each token sees. Of a single one memory sets the pace.
+    flops: ({ B, T, C, maxT }) => (T === 1 ? 0 : 4 * B! * C! * T! * (maxT! - (T! - 1) / 2)),
   },
   classifier_forward: {
     class: "classifier",

@@ -11,6 +11,7 @@ import { type Device, openDevice } from "../native/device.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
+import { NO_FILTERS } from "../sample/choose.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
 import { openModel } from "../weights/open.ts"
@@ -101,6 +102,7 @@ async function run(options: Options): Promise<number> {
   let count = 0
   if (options.text("prompt")) process.stdout.write(options.text("prompt")!)
   const tokens = generate(program, tensors, config, {
+    ...NO_FILTERS,
     prompt,
     count: options.number("tokens"),
     context,

@@ -49,13 +49,13 @@ export type Parameters = Record<string, Tensor>
 export type F32Parameters = Record<string, Tensor & { dtype: "f32" }>
 
 /** logits (B,T,Vp) of tokens (B,T). `attend` is the attention of layer l over qkv (B,T,3C);
- * `position` the place of the first token, or null for 0. */
+ * `positions` (B) the places of the first tokens, or null for zeros. */
 export function forward(
   g: Graph,
   p: Parameters,
   { L }: Config,
   tokens: Tensor,
-  position: Tensor | null,
+  positions: Tensor | null,
   attend: (l: number, name: string, qkv: Tensor) => ops.Op,
 ): Tensor {
   const block = (l: number, inp: Tensor): Tensor => {
@@ -75,7 +75,7 @@ export function forward(
     return g.run(ops.add(g, at("residual3"), [x, fcproj]))
   }
 
-  let x = g.run(ops.embedding(g, "encoded", [tokens, p.wte!, p.wpe!, position]))
+  let x = g.run(ops.embedding(g, "encoded", [tokens, p.wte!, p.wpe!, positions]))
   for (let l = 0; l < L; l++) x = g.block(() => block(l, x))
   const lnf = g.run(ops.layernorm(g, "lnf", [x, p.lnfw!, p.lnfb!]))
   return g.run(ops.matmul(g, "logits", [lnf, p.wte!, null])) // tied: the embedding is the classifier

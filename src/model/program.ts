@@ -49,11 +49,19 @@ export interface TrainingOptions {
 
 type Pinned<D extends "f32" | "f64" | "i32"> = Tensor & { dtype: D }
 
-/** Tensors by which a sampler talks to the `decode` phase. */
+/** Tensors by which a sampler talks to the phases `prefill`, which reads T tokens of sequence 0 into
+ * the caches, and `decode`, which reads one token of each of B sequences and tells what comes next. */
 export interface DecodeTensors {
+  /** The next tokens (B,1), their positions (B), and the logits (B,1,Vp) of those that follow. */
   token: Pinned<"i32">
   position: Pinned<"i32">
   logits: Pinned<"f32">
+  /** Tokens (1,T), and the position (1) of the first. */
+  prompt: Pinned<"i32">
+  promptPosition: Pinned<"i32">
+  /** Keys and values of all layers, (B,maxT,C) each. What lies from a position on is overwritten
+   * before it is read. */
+  caches: Tensor[]
 }
 
 /** Tensors by which a caller talks to the `evaluate` phase. */
@@ -95,7 +103,7 @@ const weightTensors = (config: Config, precision: Precision): Parameters =>
   parameterTensors(config, "", "parameter", precision === "bf16" ? "bf16" : "f32")
 
 /** Phases forward(), backward(accumulate), gradient_norm(), update(lr, grad_scale, step),
- * evaluate() and decode(). */
+ * evaluate(), prefill() and decode(). */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
   const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true } = options
   const mode = options.recompute ?? "0"
@@ -110,7 +118,7 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   const { phase: evaluate, tensors: batch } = evaluatePhase(config, parameters, options, pairs)
   const names = Object.keys(parameters)
   const squares = pinned("squares", [names.length], "f64")
-  const { phase: decode, tensors } = decodePhase(config, parameters, precision, pairs)
+  const decoding = decodePhases(config, parameters, precision, pairs)
 
   const g = new Graph(precision)
   const { calls } = meanLoss(g, config, parameters, batch, 1 / (B * T * accumulation))
@@ -130,10 +138,10 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
       calls: updateCalls(config, options, { parameters, masters, gradients, m, v }),
     },
     evaluate,
-    decode,
+    ...decoding.phases,
   ]
   const stacks = [parameters, masters ?? {}, gradients, m, v].flatMap((s) => Object.values(s))
-  const pins = [...Object.values(batch), squares, ...Object.values(tensors)]
+  const pins = [...Object.values(batch), squares, ...decoding.pins]
   const repeated = mode === "0" ? "" : `; recompute ${mode}`
   const title = `${describeConfig(config)}; B ${B}, T ${T}; ${precision}${repeated}`
   return {
@@ -148,7 +156,7 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
     v,
     squares,
     ...batch,
-    ...tensors,
+    ...decoding.tensors,
   }
 }
 
@@ -156,13 +164,13 @@ export interface DecodeProgram extends ProgramSource, DecodeTensors {
   parameters: Parameters
 }
 
-/** One phase, decode(): one token in, the next one's logits out. */
-export function decodeProgram(config: Config, precision: Precision = "fp32"): DecodeProgram {
+/** Phases prefill() and decode(), for B sequences at a time. */
+export function decodeProgram(config: Config, precision: Precision = "fp32", B = 1): DecodeProgram {
   const parameters = weightTensors(config, precision)
-  const { phase, tensors } = decodePhase(config, parameters, precision, fusePairs)
-  const always = [...Object.values(tensors), ...Object.values(parameters)]
-  const title = `${describeConfig(config)}; one token at a time; ${precision}`
-  return { title, precision, phases: [phase], always, parameters, ...tensors }
+  const { phases, pins, tensors } = decodePhases(config, parameters, precision, fusePairs, B)
+  const always = [...pins, ...Object.values(parameters)]
+  const title = `${describeConfig(config)}; one token at a time, B ${B}; ${precision}`
+  return { title, precision, phases, always, parameters, ...tensors }
 }
 
 export type EvaluationOptions = Pick<TrainingOptions, "B" | "T" | "precision" | "classifierRows">
@@ -216,29 +224,48 @@ function evaluatePhase(
   return { phase: { name: "evaluate", calls: chunked } satisfies Phase, tensors }
 }
 
-function decodePhase(
+const PREFILL = 64 // tokens: weights are read once for all of them, and short prompts waste little
+
+function decodePhases(
   config: Config,
   parameters: Parameters,
   precision: Precision,
   pairs: (calls: Call[]) => Call[],
+  B = 1,
 ) {
   const { C, L, Vp, NH, maxT } = config
   const g = new Graph(precision)
-  const token = pinned("token", [1, 1], "i32")
-  const position = pinned("position", [1], "i32")
+  const token = pinned("token", [B, 1], "i32")
+  const position = pinned("position", [B], "i32")
+  const prompt = pinned("prompt", [1, Math.min(PREFILL, maxT)], "i32")
+  const promptPosition = pinned("prompt_position", [1], "i32")
   const caches = Array.from({ length: L }, (_, l) => ({
-    k: g.cache(`h${l}.kcache`, [maxT, C]),
-    v: g.cache(`h${l}.vcache`, [maxT, C]),
+    k: g.cache(`h${l}.kcache`, [B, maxT, C]),
+    v: g.cache(`h${l}.vcache`, [B, maxT, C]),
   }))
-  const attend = (l: number, name: string, qkv: Tensor) =>
-    ops.attentionDecode(g, name, [caches[l]!.k, caches[l]!.v, qkv, position], NH)
-  const made = forward(g, parameters, config, token, position, attend)
-  const logits = pinned("next_logits", [1, 1, Vp], "f32")
+  const attend =
+    (g: Graph, position: Tensor) =>
+    (l: number, name: string, qkv: Tensor): ops.Op => {
+      const { k, v } = caches[l]!
+      return ops.attentionDecode(g, name, [k, v, qkv, position], NH)
+    }
+  const made = forward(g, parameters, config, token, position, attend(g, position))
+  const logits = pinned("next_logits", [B, 1, Vp], "f32")
   const result = precision === "bf16" ? made : logits // in f32 it is what the phase makes
   const calls = g.forward().map((call) => substitute(call, made, result))
-  if (precision === "bf16") calls.push({ kernel: "bf16_widen", args: [logits, made, Vp] })
-  const phase: Phase = { name: "decode", calls: pairs(calls) }
-  return { phase, tensors: { token, position, logits } }
+  if (precision === "bf16") calls.push({ kernel: "bf16_widen", args: [logits, made, B * Vp] })
+
+  const p = new Graph(precision)
+  forward(p, parameters, config, prompt, promptPosition, attend(p, promptPosition))
+  const all = p.forward() // of which the caches need nothing after the last layer's keys and values
+  const filling = all.slice(0, 1 + all.findLastIndex(({ kernel }) => kernel === "attention_decode"))
+  const phases: Phase[] = [
+    { name: "prefill", calls: pairs(filling) },
+    { name: "decode", calls: pairs(calls) },
+  ]
+  const pins = { token, position, logits, prompt, promptPosition }
+  const tensors = { ...pins, caches: caches.flatMap(({ k, v }) => [k, v]) }
+  return { phases, pins: Object.values(pins), tensors }
 }
 
 function squaredNorm(squares: Tensor, i: number, gradient: Tensor): Call {

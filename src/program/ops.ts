@@ -24,18 +24,18 @@ function matrix(tensor: Tensor): [N: number, C: number] {
 // Room that the matrix products of llm.h ask for: LLM_MATMUL_SCRATCH.
 const matmulScratch = (N: number, C: number) => Math.ceil(N / 64) * 64 * C
 
-/** out (B,T,C) = wte[tokens] + wpe[position + t]. */
+/** out (B,T,C) = wte[tokens] + wpe[positions + t]; positions (B), or null for zeros. */
 export function embedding(
   g: Graph,
   name: string,
-  [tokens, wte, wpe, position]: [Tensor, Tensor, Tensor, Tensor | null],
+  [tokens, wte, wpe, positions]: [Tensor, Tensor, Tensor, Tensor | null],
 ): Op {
   const [B, T] = tokens.shape as [number, number]
   const [Vp, C] = wte.shape as [number, number]
   const maxT = wpe.shape[0]!
   const out = g.activation(name, [B, T, C])
   return {
-    forward: [{ kernel: "embedding_forward", args: [out, tokens, wte, wpe, position, B, T, C] }],
+    forward: [{ kernel: "embedding_forward", args: [out, tokens, wte, wpe, positions, B, T, C] }],
     out,
     backward: (d) => {
       const [dwte, dwpe] = [d.into(wte), d.into(wpe)]
@@ -156,17 +156,19 @@ export function attention(g: Graph, name: string, [qkv]: [Tensor], NH: number): 
   }
 }
 
-/** out (1,1,C) = attention of one token's qkv (1,1,3C) over the cached rows 0..position. */
+/** out (B,T,C) = attention of new tokens' qkv (B,T,3C) over each other and over the cached rows
+ * before positions (B). The caches are (B,maxT,C). */
 export function attentionDecode(
   g: Graph,
   name: string,
-  [kcache, vcache, qkv, position]: [Tensor, Tensor, Tensor, Tensor],
+  [kcache, vcache, qkv, positions]: [Tensor, Tensor, Tensor, Tensor],
   NH: number,
 ): Op {
-  const [maxT, C] = kcache.shape as [number, number]
-  const out = g.activation(name, [1, 1, C])
-  const scratch = g.scratch(`${name}.scores`, [NH, maxT])
-  const args = [out, kcache, vcache, qkv, position, scratch, C, NH, maxT]
+  const [, maxT, C] = kcache.shape as [number, number, number]
+  const [B, T] = qkv.shape as [number, number]
+  const out = g.activation(name, [B, T, C])
+  const scratch = g.scratch(`${name}.scores`, [B, NH, maxT])
+  const args = [out, kcache, vcache, qkv, positions, scratch, B, T, C, NH, maxT]
   return { forward: [{ kernel: "attention_decode", args }], out }
 }
 

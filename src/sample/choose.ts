@@ -1,4 +1,5 @@
-// Choosing the next token from logits: temperature, then top-k, then top-p (Holtzman et al. 2020).
+// Choosing the next token from logits: the repetition penalty (Keskar et al. 2019), temperature, top-k,
+// top-p (Holtzman et al. 2020) and min-p (Nguyen et al. 2024), in this order.
 
 import { assert, UserError } from "../errors.ts"
 
@@ -9,15 +10,30 @@ export interface Filters {
   topK: number
   /** Keeps the likeliest tokens whose probabilities first reach p; 1 keeps all. */
   topP: number
+  /** Keeps tokens at least as likely as the likeliest, times this; 0 keeps all. */
+  minP: number
+  /** Divides positive logits of tokens that the text has, and multiplies negative ones; 1 is none. */
+  repetitionPenalty: number
 }
 
-/** Picks a token of the first V logits by one uniform number in [0,1). Logits may be −∞, but not all. */
+export const NO_FILTERS: Filters = {
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+}
+
+/** Picks a token of the first V logits by one uniform number in [0,1), knowing the tokens that the text
+ * has. Logits may be −∞, but not all. */
 export function chooseToken(
-  logits: Float32Array,
+  given: Float32Array,
   V: number,
-  { temperature, topK, topP }: Filters,
+  { temperature, topK, topP, minP, repetitionPenalty }: Filters,
   uniform: number,
+  seen: Iterable<number> = [],
 ): number {
+  const logits = repetitionPenalty === 1 ? given : penalised(given, repetitionPenalty, seen)
   assert(V >= 1 && V <= logits.length && uniform >= 0 && uniform < 1, "bad draw")
   const best = argmax(logits, V)
   const top = logits[best]!
@@ -32,6 +48,7 @@ export function chooseToken(
   let total = 0
   for (let i = 0; i < V; i++) total += weights[i] = Math.exp((logits[i]! - top) / temperature)
   if (topK > 0 || topP < 1) total = filter(weights, total, topK, topP)
+  if (minP > 0) total = dropBelow(weights, minP) // the likeliest has the weight 1
 
   let left = uniform * total
   let last = best
@@ -42,6 +59,23 @@ export function chooseToken(
     if (left < 0) return i
   }
   return last // rounding may leave a crumb past the end
+}
+
+/** The log of a token's probability among the first V. */
+export function logProbability(logits: Float32Array, V: number, token: number): number {
+  const top = logits[argmax(logits, V)]!
+  let total = 0
+  for (let i = 0; i < V; i++) total += Math.exp(logits[i]! - top)
+  return logits[token]! - top - Math.log(total)
+}
+
+function penalised(logits: Float32Array, penalty: number, seen: Iterable<number>): Float32Array {
+  const changed = logits.slice()
+  for (const token of seen) {
+    const logit = logits[token]!
+    changed[token] = logit > 0 ? logit / penalty : logit * penalty
+  }
+  return changed
 }
 
 /** The first of the largest; a NaN counts as larger than all. */
@@ -76,6 +110,16 @@ function filter(weights: Float64Array, total: number, topK: number, topP: number
   weights.fill(0)
   for (const [i, weight] of stay) weights[i] = weight
   return sum
+}
+
+/** Sets smaller weights to 0 and returns the sum of the others. */
+function dropBelow(weights: Float64Array, least: number): number {
+  let total = 0
+  for (let i = 0; i < weights.length; i++) {
+    if (weights[i]! < least) weights[i] = 0
+    total += weights[i]!
+  }
+  return total
 }
 
 const BUCKETS_A_NAT = 16

@@ -11,6 +11,7 @@ import type { TrainingProgram } from "../model/program.ts"
 import type { Stop, StopSignal } from "../native/signals.ts"
 import type { BadSearch } from "../program/check.ts"
 import type { Program } from "../program/link.ts"
+import { NO_FILTERS } from "../sample/choose.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
 import type { Display } from "./display.ts"
@@ -269,9 +270,7 @@ export class Trainer {
       prompt: [END_OF_TEXT < this.config.V ? END_OF_TEXT : 0],
       count: sampleTokens,
       context: T,
-      temperature: 1,
-      topK: 0,
-      topP: 1,
+      ...NO_FILTERS,
       seed: seed + step,
     })
     try {

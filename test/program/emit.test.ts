@@ -81,6 +81,7 @@ describe("the emitted file", () => {
       "int gradient_norm(char *arena) {",
       "int update(char *arena, float lr, float grad_scale, int step) {",
       "int evaluate(char *arena) {",
+      "int prefill(char *arena) {",
       "int decode(char *arena) {",
     ])
   })

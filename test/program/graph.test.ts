@@ -123,6 +123,8 @@ describe("fusion", () => {
     expect(count(true).backward).toBe(11 * L + 4)
     expect(count(false).backward).toBe(12 * L + 5)
     expect(count(true).decode).toBe(7 * L + 3)
+    // Of the last layer only what makes its keys and values.
+    expect(count(true).prefill).toBe(7 * (L - 1) + 4)
   })
 
   test("a product keeps what the gradient of GELU needs", () => {

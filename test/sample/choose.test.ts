@@ -3,10 +3,10 @@
 import { describe, expect, test } from "bun:test"
 import { Random } from "../../src/data/random.ts"
 import { UserError } from "../../src/errors.ts"
-import { chooseToken, type Filters } from "../../src/sample/choose.ts"
+import { chooseToken, type Filters, NO_FILTERS } from "../../src/sample/choose.ts"
 
 const DRAWS = 20_000
-const ALL: Filters = { temperature: 1, topK: 0, topP: 1 }
+const ALL = NO_FILTERS
 const LAST = 1 - 2 ** -53 // the largest uniform number there is
 
 /** Probabilities by the definitions, one filter after the other, each followed by a new softmax. */
@@ -55,7 +55,7 @@ const FILTERS: [string, Filters][] = [
   ["top-k of more than there are", { ...ALL, topK: V + 1 }],
   ["top-p", { ...ALL, topP: 0.8 }],
   ["top-k, then top-p", { ...ALL, topK: 12, topP: 0.7 }],
-  ["all three", { temperature: 1.7, topK: 9, topP: 0.9 }],
+  ["all three", { ...ALL, temperature: 1.7, topK: 9, topP: 0.9 }],
 ]
 const LOGITS: [string, number[]][] = [
   ["spread", spread],

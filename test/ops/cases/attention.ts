@@ -117,40 +117,51 @@ function backward(sizes: Sizes): Case {
   }
 }
 
-function decode(NH: number, HS: number, position: number, maxT: number): Case {
+interface CacheSizes extends Sizes {
+  maxT: number
+  /** Of each sequence's first new token. */
+  positions: number[]
+}
+
+function decode({ B, T, NH, HS, maxT, positions }: CacheSizes): Case {
   const C = NH * HS
   return {
     kernel: "attention_decode",
-    title: `NH ${NH}, HS ${HS}, position ${position} of ${maxT}`,
+    title: `${title({ B, T, NH, HS })}, positions ${positions.join(" ")} of ${maxT}`,
     draw(random) {
-      const qkv = random.normals(3 * C)
-      // From `position` on the caches hold nothing yet.
+      const qkv = random.normals(B * T * 3 * C)
+      // From its position on a sequence's caches hold nothing yet.
+      const isFilled = (row: number) => row % maxT < positions[Math.floor(row / maxT)]!
       const cache = () =>
-        random.normals(maxT * C).map((x, i) => (i < position * C ? x : Number.NaN))
+        random.normals(B * maxT * C).map((x, i) => (isFilled(Math.floor(i / C)) ? x : Number.NaN))
       const k = cache()
       const v = cache()
       const stored = { absolute: 0, relative: 0 } // copies
       return {
         args: {
-          out: overwritten(C, tolerance(position + 1, HS)),
+          out: overwritten(B * T * C, tolerance(Math.max(...positions) + T, HS)),
           kcache: updated(k, stored),
           vcache: updated(v, stored),
           qkv,
-          position: Int32Array.of(position),
-          scratch: scratch(NH * maxT),
-          C,
-          NH,
-          maxT,
+          positions: Int32Array.from(positions),
+          scratch: scratch(B * NH * maxT),
+          ...{ B, T, C, NH, maxT },
         },
         outputs() {
           const kcache = Float64Array.from(k)
           const vcache = Float64Array.from(v)
-          kcache.set(qkv.subarray(C, 2 * C), position * C)
-          vcache.set(qkv.subarray(2 * C), position * C)
-          const out = new Float64Array(C)
-          for (let at = 0; at < C; at += HS) {
-            const [q, keys, values] = [qkv, kcache, vcache].map((x) => x.subarray(at))
-            out.set(attend(q!, keys!, values!, position + 1, C, HS).out, at)
+          const out = new Float64Array(B * T * C)
+          for (let token = 0; token < B * T; token++) {
+            const b = Math.floor(token / T)
+            const row = positions[b]! + (token % T)
+            const own = qkv.subarray(token * 3 * C, (token + 1) * 3 * C)
+            const [keys, values] = [kcache, vcache].map((x) => x.subarray(b * maxT * C))
+            keys!.set(own.subarray(C, 2 * C), row * C)
+            values!.set(own.subarray(2 * C), row * C)
+            for (let at = 0; at < C; at += HS) {
+              const [q, k, v] = [own, keys!, values!].map((x) => x.subarray(at))
+              out.set(attend(q!, k!, v!, row + 1, C, HS).out, token * C + at)
+            }
           }
           return { out, kcache, vcache }
         },
@@ -158,6 +169,9 @@ function decode(NH: number, HS: number, position: number, maxT: number): Case {
     },
   }
 }
+
+const oneToken = (NH: number, HS: number, position: number, maxT: number) =>
+  decode({ B: 1, T: 1, NH, HS, maxT, positions: [position] })
 
 // T around tiles of 64 and 96 rows; heads of every width that a tile, a vector or its end may have.
 const TIMES = [1, 2, 3, 7, 13, 16, 17, 31, 33, 48, 63, 64, 65, 95, 96, 97, 127, 128, 129, 130]
@@ -176,6 +190,13 @@ export const attentionCases: Case[] = [
   ...shapes.flatMap((sizes, i) => [forward(sizes, !bit(i, 1), 1), backward(sizes)]),
   // Exponentials that f32 (beyond 89) and f64 (beyond 710) cannot hold.
   ...[5, 64, 129].map((T) => forward({ B: 1, T, NH: 2, HS: 16 }, true, T === 64 ? 20 : 6)),
-  ...HEADS.map((HS, i) => decode(1 + (i % 3), HS, TIMES[i]! - 1, TIMES[i]! + (i % 3))),
-  decode(2, 257, 40, 41),
+  ...HEADS.map((HS, i) => oneToken(1 + (i % 3), HS, TIMES[i]! - 1, TIMES[i]! + (i % 3))),
+  oneToken(2, 257, 40, 41),
+  // Several sequences of different lengths, several new tokens each, some up to the last row.
+  ...HEADS.map((HS, i) => {
+    const [B, T] = [1 + (i % 4), TIMES[(i * 7) % 16]!]
+    const maxT = T + 3 + i
+    const positions = Array.from({ length: B }, (_, b) => [maxT - T, 0, 2, i][(b + i) % 4]!)
+    return decode({ B, T, NH: 1 + (i % 3), HS, maxT, positions })
+  }),
 ]

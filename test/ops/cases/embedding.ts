@@ -15,23 +15,23 @@ function table(random: Random, rows: number, C: number, isRead: (row: number) =>
   return random.normals(rows * C).map((x, i) => (isRead(Math.floor(i / C)) ? x : Number.NaN))
 }
 
-function forward({ B, T, C, Vp, maxT }: Sizes, position: number | undefined): Case {
-  const first = position ?? 0
-  const place = position === undefined ? "no position" : `position ${position}`
+function forward({ B, T, C, Vp, maxT }: Sizes, positions: number[] | undefined): Case {
+  const first = positions ?? new Array<number>(B).fill(0)
+  const place = positions ? `positions ${positions.join(" ")}` : "no positions"
   return {
     kernel: "embedding_forward",
     title: `B ${B}, T ${T}, C ${C}, Vp ${Vp}, maxT ${maxT}, ${place}`,
     draw(random) {
       const tokens = random.integers(B * T, Vp)
       const wte = table(random, Vp, C, (row) => tokens.includes(row))
-      const wpe = table(random, maxT, C, (row) => row >= first && row < first + T)
+      const wpe = table(random, maxT, C, (row) => first.some((at) => row >= at && row < at + T))
       return {
         args: {
           out: overwritten(B * T * C, rounding()),
           tokens,
           wte,
           wpe,
-          position: position === undefined ? NULL : Int32Array.of(position),
+          positions: positions ? Int32Array.from(positions) : NULL,
           B,
           T,
           C,
@@ -39,7 +39,8 @@ function forward({ B, T, C, Vp, maxT }: Sizes, position: number | undefined): Ca
         outputs: () => ({
           out: Float64Array.from({ length: B * T * C }, (_, i) => {
             const row = Math.floor(i / C)
-            return wte[tokens[row]! * C + (i % C)]! + wpe[(first + (row % T)) * C + (i % C)]!
+            const place = first[Math.floor(row / T)]! + (row % T)
+            return wte[tokens[row]! * C + (i % C)]! + wpe[place * C + (i % C)]!
           }),
         }),
       }
@@ -88,8 +89,7 @@ function backward({ B, T, C, Vp, maxT }: Sizes, wteToo: boolean, wpeToo: boolean
 export const embeddingCases: Case[] = tuples(16, 1).flatMap(([C], i) => {
   const T = [1, 3, 17, 30][i % 4]!
   const sizes = { B: 1 + (i % 3), T, C: C!, Vp: [1, 2, 5, 40][(i >> 1) % 4]!, maxT: T + (i % 6) }
-  return [
-    forward(sizes, bit(i, 0) ? sizes.maxT - T : undefined),
-    backward(sizes, bit(i, 0), bit(i, 1)),
-  ]
+  // The last ones that there are, and the ones before.
+  const positions = Array.from({ length: sizes.B }, (_, b) => Math.max(0, sizes.maxT - T - b))
+  return [forward(sizes, bit(i, 0) ? positions : undefined), backward(sizes, bit(i, 0), bit(i, 1))]
 })
