@@ -5,12 +5,17 @@ import { Random } from "../../src/data/random.ts"
 import { UserError } from "../../src/errors.ts"
 import { chooseToken, type Filters, NO_FILTERS } from "../../src/sample/choose.ts"
 
-const DRAWS = 20_000
+const DRAWS = 100_000
 const ALL = NO_FILTERS
 const LAST = 1 - 2 ** -53 // the largest uniform number there is
 
 /** Probabilities by the definitions, one filter after the other, each followed by a new softmax. */
-function probabilities(logits: number[], { temperature, topK, topP }: Filters): number[] {
+function probabilities(given: number[], filters: Filters, seen: number[]): number[] {
+  const { temperature, topK, topP, minP, repetitionPenalty } = filters
+  const logits = given.map((logit, i) => {
+    if (!seen.includes(i)) return logit
+    return logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty
+  })
   const soften = (values: number[]) => {
     const powers = values.map((value) => Math.exp(value / temperature))
     const total = powers.reduce((sum, power) => sum + power, 0)
@@ -30,7 +35,9 @@ function probabilities(logits: number[], { temperature, topK, topP }: Filters): 
       ranking.filter((_, i) => before[i]! < topP),
     )
   }
-  return soften(left)
+  const p = soften(left)
+  const least = minP * Math.max(...p)
+  return soften(left.map((logit, i) => (p[i]! >= least ? logit : Number.NEGATIVE_INFINITY)))
 }
 
 /** The value that chi-square with so many degrees of freedom passes once in a million (Wilson,
@@ -45,6 +52,8 @@ const random = new Random(3)
 // Sums of uniform numbers: roughly normal, so that a few tokens are likely and most are not.
 const spread = Array.from({ length: V }, () => 4 * (random.uniform() + random.uniform()) - 4)
 const tied = spread.map((_, i) => [0, 2, 1, 2][i % 4]!)
+// Every fourth token is one that the text has, likely and unlikely ones among them.
+const SEEN = Array.from({ length: V / 4 }, (_, i) => 4 * i + 1)
 const holes = spread.map((logit, i) => (i % 3 === 1 ? Number.NEGATIVE_INFINITY : logit))
 
 const FILTERS: [string, Filters][] = [
@@ -56,6 +65,14 @@ const FILTERS: [string, Filters][] = [
   ["top-p", { ...ALL, topP: 0.8 }],
   ["top-k, then top-p", { ...ALL, topK: 12, topP: 0.7 }],
   ["all three", { ...ALL, temperature: 1.7, topK: 9, topP: 0.9 }],
+  ["min-p", { ...ALL, minP: 0.2 }],
+  ["a high temperature, then min-p", { ...ALL, temperature: 2, minP: 0.3 }],
+  ["top-k, then min-p", { ...ALL, topK: 20, minP: 0.05 }],
+  ["top-p, then min-p", { ...ALL, topP: 0.9, minP: 0.1 }],
+  ["a repetition penalty", { ...ALL, repetitionPenalty: 1.5 }],
+  ["a penalty that is a reward", { ...ALL, repetitionPenalty: 0.7 }],
+  ["a repetition penalty, then top-p", { ...ALL, repetitionPenalty: 2, topP: 0.8 }],
+  ["all five", { temperature: 1.5, topK: 25, topP: 0.95, minP: 0.02, repetitionPenalty: 1.3 }],
 ]
 const LOGITS: [string, number[]][] = [
   ["spread", spread],
@@ -72,9 +89,10 @@ describe(`${DRAWS} draws follow the exact probabilities`, () => {
     const row = Float32Array.from([...logits, 1e30, Number.NaN])
     const counts = new Array<number>(V).fill(0)
     const draws = new Random(11)
-    for (let i = 0; i < DRAWS; i++) counts[chooseToken(row, V, filters, draws.uniform())]!++
+    const seen = new Set(SEEN)
+    for (let i = 0; i < DRAWS; i++) counts[chooseToken(row, V, filters, draws.uniform(), seen)]!++
 
-    const expected = probabilities([...row.subarray(0, V)], filters).map((p) => p * DRAWS)
+    const expected = probabilities([...row.subarray(0, V)], filters, SEEN).map((p) => p * DRAWS)
     let chiSquare = 0
     let bins = 0
     let [rare, rareCount] = [0, 0] // tokens too rare for the statistic are counted together
@@ -94,7 +112,8 @@ test("a statistic that is off is seen: draws at another temperature fail", () =>
   const draws = new Random(11)
   const counts = new Array<number>(V).fill(0)
   for (let i = 0; i < DRAWS; i++) counts[chooseToken(row, V, ALL, draws.uniform())]!++
-  const expected = probabilities(spread, { ...ALL, temperature: 1.1 }).map((p) => p * DRAWS)
+  const other = { ...ALL, temperature: 1.1 }
+  const expected = probabilities(spread, other, []).map((p) => p * DRAWS)
   const chiSquare = expected.reduce((sum, mean, i) => sum + (counts[i]! - mean) ** 2 / mean, 0)
   expect(chiSquare).toBeGreaterThan(limit(V - 1))
 })
@@ -121,6 +140,33 @@ describe("temperature 0", () => {
       }
     }
   })
+})
+
+describe("a repetition penalty", () => {
+  const penalised = (logits: number[], seen: number[], repetitionPenalty: number) => {
+    const filters = { ...ALL, temperature: 0, repetitionPenalty }
+    return chooseToken(Float32Array.from(logits), logits.length, filters, 0, seen)
+  }
+
+  test("divides positive logits and multiplies negative ones", () => {
+    expect(penalised([4, 3], [0], 1.3)).toBe(0) // 3.08
+    expect(penalised([4, 3], [0], 1.4)).toBe(1) // 2.86
+    expect(penalised([-3, -4], [0], 1.3)).toBe(0) // -3.9
+    expect(penalised([-3, -4], [0], 1.4)).toBe(1) // -4.2
+    expect(penalised([4, 3], [0, 1], 9)).toBe(0)
+  })
+
+  test("leaves the logits as they were, and a token that cannot be impossible", () => {
+    const logits = Float32Array.of(1, 2, Number.NEGATIVE_INFINITY)
+    const filters = { ...ALL, repetitionPenalty: 2 }
+    expect(chooseToken(logits, 3, filters, LAST, [1, 2])).toBe(1)
+    expect([...logits]).toEqual([1, 2, Number.NEGATIVE_INFINITY])
+  })
+})
+
+test("min-p 1 leaves the likeliest, and its equals", () => {
+  for (const uniform of [0, LAST]) expect(choose([1, 5, 4.99], { minP: 1 }, uniform)).toBe(1)
+  expect(choose([5, 5, 1], { minP: 1 }, LAST)).toBe(1)
 })
 
 describe("both ends of the draw", () => {
