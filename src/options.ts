@@ -6,7 +6,7 @@ import { reason } from "./data/files.ts"
 import { UserError } from "./errors.ts"
 import { nearest } from "./nearest.ts"
 
-export type Value = string | number | boolean
+export type Value = string | number | boolean | string[]
 
 interface Base {
   /** Long name, without dashes. */
@@ -22,7 +22,14 @@ interface Base {
 export type OptionSpec = Base &
   (
     | { kind: "flag" }
-    | { kind: "text"; default?: string; value: string; choices?: readonly string[] }
+    | {
+        kind: "text"
+        default?: string
+        value: string
+        choices?: readonly string[]
+        /** May be given several times. */
+        many?: boolean
+      }
     | {
         kind: "int" | "float"
         default?: number
@@ -95,6 +102,11 @@ export class Options {
 
   text(name: string): string | undefined {
     return this.value(name) as string | undefined
+  }
+
+  /** The texts of an option that may be given several times. */
+  texts(name: string): string[] {
+    return (this.value(name) as string[] | undefined) ?? []
   }
 
   number(name: string): number {
@@ -175,7 +187,8 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
     }
     const { spec, inline } = findOption(command, arg)
     const label = arg.split("=", 1)[0]!
-    if (given.has(spec.name)) throw new UserError(`${label} is given twice`)
+    const isMany = spec.kind === "text" && spec.many
+    if (given.has(spec.name) && !isMany) throw new UserError(`${label} is given twice`)
     if (spec.kind === "flag") {
       if (inline !== undefined) throw new UserError(`${label} takes no value, but got ${inline}`)
       // llm.c's short flags are followed by 0 or 1.
@@ -184,8 +197,9 @@ export function parseOptions(command: CommandSpec, args: string[]): Options {
       continue
     }
     const next = inline === undefined ? args[++i] : undefined
-    const text = takeValue(label, spec.value, inline, next)
-    given.set(spec.name, parseValue(spec, label, text))
+    const value = parseValue(spec, label, takeValue(label, spec.value, inline, next))
+    const before = (given.get(spec.name) as string[] | undefined) ?? []
+    given.set(spec.name, isMany ? [...before, value as string] : value)
   }
   const config = given.get("config")
   if (typeof config === "string") readConfig(command, "--config ", config, given)

@@ -131,6 +131,20 @@ describe("a command of several arguments", () => {
   })
 })
 
+describe("an option that may be given several times", () => {
+  const stops = (...args: string[]) => parseOptions(sample.spec, ["x", ...args]).texts("stop")
+
+  test("has its texts in their order, or none", () => {
+    expect(stops("--stop", "a,b", "--stop=--c")).toEqual(["a,b", "--c"])
+    expect(stops("--stop", "a")).toEqual(["a"])
+    expect(stops()).toEqual([])
+  })
+
+  test("is checked each time", () => {
+    expect(() => stops("--stop", "a", "--stop=")).toThrow("--stop is empty: it takes TEXT")
+  })
+})
+
 describe("a config file", () => {
   const file = () =>
     config('tokens = "toks.bin"\nbatch = 16\nlr = 0.01\nshuffle = true\nschedule = "linear"\n')

@@ -44,8 +44,15 @@ export class Decoder {
     private readonly starts: Uint32Array,
   ) {}
 
+  private static loaded: Promise<Decoder> | undefined
+
   /** GPT-2's. */
-  static async load(): Promise<Decoder> {
+  static load(): Promise<Decoder> {
+    Decoder.loaded ??= Decoder.read()
+    return Decoder.loaded
+  }
+
+  private static async read(): Promise<Decoder> {
     const { default: ranks } = await import("gpt-tokenizer/bpeRanks/r50k_base")
     const decoder = Decoder.of([...(ranks as Vocabulary), "<|endoftext|>"])
     assert(decoder.count === VOCABULARY, `vocabulary of ${decoder.count}`)

@@ -117,7 +117,7 @@ describe("the model that a run has written", () => {
       expect(one.stdout.length).toBeGreaterThan(20)
       expect(two.stdout).toBe(one.stdout)
       expect(other.stdout).not.toBe(one.stdout)
-      expect(one.stderr).toMatch(/^40 tokens, [\d,.]+ tokens\/s/)
+      expect(one.stderr).toMatch(/^40 tokens, [\d,.]+ tokens\/s/m)
     },
     TIMEOUT_MS,
   )

@@ -58,6 +58,7 @@ export async function run(
     env?: Record<string, string | undefined>
     uid?: number
     gid?: number
+    stdin?: Blob
   } = {},
 ): Promise<Ran> {
   const child = Bun.spawn(command, { cwd: ROOT, stdout: "pipe", stderr: "pipe", ...options })
