@@ -131,7 +131,8 @@ void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, con
  * positions[b] + t, then out[b,t] = softmax(q·kᵀ/sqrt(HS))·v over rows 0..positions[b] + t.
  * out (B,T,C) overwritten; kcache, vcache (B,maxT,C): the new tokens' rows overwritten, rows before
  * them read; qkv (B,T,3C); positions (B) i32, positions[b] + T <= maxT; scratch: B·NH·maxT floats.
- * A token's bits depend neither on B, nor on T, nor on other sequences. */
+ * A token's bits depend neither on the other sequences nor on how many there are; nor on how its own
+ * sequence comes in pieces, as long as all are of one token, or all of several. */
 void REAL(attention_decode)(real *out, real *kcache, real *vcache, const real *qkv,
                             const int *positions, float *scratch, int B, int T, int C, int NH,
                             int maxT);

@@ -82,10 +82,16 @@ static void finish_forward(real *out, float *lse, const float *acc, const Runnin
     }
 }
 
-// The queries from q0 on, of one head; qkv and out point at the head's first number. Queries lie
-// along vectors, so that a tile of scores is the panel of the product with the values.
-static void forward_block(real *out, float *lse, const real *qkv, i64 q0, i64 T, i64 C, i64 HS) {
-    const i64 queries = min_i64(QUERIES, T - q0), stride = 3 * C;
+// Of one head: rows of queries, and of the keys and values that query i sees up to `past` + i.
+typedef struct {
+    const real *q, *k, *v;
+    i64 q_stride, stride, past;
+} Head;
+
+// The queries from q0 on, of one head; out points at the head's first number. Queries lie along vectors,
+// so that a tile of scores is the panel of the product with the values.
+static void forward_block(real *out, float *lse, const Head *head, i64 q0, i64 T, i64 C, i64 HS) {
+    const i64 queries = min_i64(QUERIES, T - q0), first = head->past + q0, stride = head->stride;
     const i64 height = round_up(HS, MR) + LANES; // rows of acc
     const float scale = LOG2E / sqrtf((float)HS);
     float *panels = workspace(), *scores = panels + QUERIES * UNITS(HS);
@@ -94,23 +100,24 @@ static void forward_block(real *out, float *lse, const real *qkv, i64 q0, i64 T,
     Running run[QUERIES / LANES];
     for (i64 i = 0; i < QUERIES / LANES; i++) run[i] = (Running){splat(-INFINITY), splat(0)};
     for (i64 i = 0; i < queries; i += NR)
-        REAL(pack_rows)(panels + i * UNITS(HS), qkv + (q0 + i) * stride, stride, queries - i, HS);
+        REAL(pack_rows)(panels + i * UNITS(HS), head->q + (q0 + i) * head->q_stride, head->q_stride,
+                        queries - i, HS);
 
-    for (i64 j0 = 0; j0 < q0 + queries; j0 += KEYS) {
-        const i64 nk = min_i64(KEYS, q0 + queries - j0);
-        const real *k = qkv + j0 * stride + C, *v = k + C;
+    for (i64 j0 = 0; j0 < first + queries; j0 += KEYS) {
+        const i64 nk = min_i64(KEYS, first + queries - j0);
+        const real *k = head->k + j0 * stride, *v = head->v + j0 * stride;
         for (i64 j = 0; j < nk; j++)
             __builtin_memcpy(keys + j * HS, k + j * stride, (unsigned long)HS * sizeof(real));
         turn(values, KEYS_STRIDE, v, stride, nk, HS);
         // Panels above see none of these keys.
-        for (i64 i = max_i64(0, j0 - q0) / NR * NR; i < queries; i += NR) {
-            const i64 columns = min_i64(NR, queries - i), seen = min_i64(nk, q0 + i + columns - j0);
+        for (i64 i = max_i64(0, j0 - first) / NR * NR; i < queries; i += NR) {
+            const i64 columns = min_i64(NR, queries - i), seen = min_i64(nk, first + i + columns - j0);
             float *a = acc + i * height;
             REAL(block_product)(scores, NR, keys, HS, seen, panels + i * UNITS(HS), 0, columns,
                                 (int)HS, 0, NULL);
             for (i64 l = 0; l < columns; l += LANES) {
                 const vec keep =
-                    soften(scores + l, run + (i + l) / LANES, scale, seen, q0 + i + l - j0);
+                    soften(scores + l, run + (i + l) / LANES, scale, seen, first + i + l - j0);
                 for (i64 d = 0; j0 > 0 && d < HS; d++)
                     store(a + d * NR + l, load(a + d * NR + l) * keep);
             }
@@ -133,10 +140,35 @@ void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int 
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (i64 block = blocks - 1; block >= 0; block--)
         for (i64 bh = 0; bh < (i64)B * NH; bh++) {
-            const i64 b = bh / NH, h = bh % NH;
-            forward_block(out + b * T * C + h * HS, lse ? lse + bh * T : 0,
-                          qkv + b * T * 3 * C + h * HS, block * QUERIES, T, C, HS);
+            const i64 b = bh / NH, at = bh % NH * HS;
+            const real *q = qkv + b * T * 3 * C + at;
+            const Head head = {q, q + C, q + 2 * C, 3 * C, 3 * C, 0};
+            forward_block(out + b * T * C + at, lse ? lse + bh * T : 0, &head, block * QUERIES, T, C,
+                          HS);
         }
+}
+
+void REAL(tiled_decode)(real *out, real *kcache, real *vcache, const real *qkv,
+                        const int *positions, int B, int T, int C, int NH, int maxT) {
+    const i64 HS = C / NH, blocks = ceil_div(T, QUERIES), bytes = C * (i64)sizeof(real);
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (i64 token = 0; token < (i64)B * T; token++) {
+            const i64 row = token / T * maxT + positions[token / T] + token % T;
+            const real *k = qkv + token * 3 * C + C;
+            __builtin_memcpy(kcache + row * C, k, (unsigned long)bytes);
+            __builtin_memcpy(vcache + row * C, k + C, (unsigned long)bytes);
+        }
+#pragma omp for collapse(2) schedule(dynamic)
+        for (i64 block = blocks - 1; block >= 0; block--)
+            for (i64 bh = 0; bh < (i64)B * NH; bh++) {
+                const i64 b = bh / NH, at = bh % NH * HS, cache = b * maxT * C + at;
+                const real *q = qkv + b * T * 3 * C + at;
+                const Head head = {q, kcache + cache, vcache + cache, 3 * C, C, positions[b]};
+                forward_block(out + b * T * C + at, NULL, &head, block * QUERIES, T, C, HS);
+            }
+    }
 }
 
 // to (rows of `stride`) is overwritten by the tile's rows, which lie ldt apart.

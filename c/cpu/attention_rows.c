@@ -137,12 +137,17 @@ static void decode_heads(real *out, real *kcache, real *vcache, const real *qkv,
     }
 }
 
-// One token reads every row once, in the longest stretches that leave each thread some; a head at a
-// time its rows stay in the cache for the next token.
+// One token reads every row once, in the longest stretches that leave each thread some; of a wide head
+// the rows stay in the cache for the next token.
 void REAL(attention_decode)(real *out, real *kcache, real *vcache, const real *qkv,
                             const int *positions, float *scratch, int B, int T, int C, int NH,
                             int maxT) {
-    const i64 HS = C / NH, threads = min_i64(NH, ceil_div(team_size(), B)); // of a sequence
+    const i64 HS = C / NH;
+    if (T > 1 && HS <= HEAD_MAX) {
+        REAL(tiled_decode)(out, kcache, vcache, qkv, positions, B, T, C, NH, maxT);
+        return;
+    }
+    const i64 threads = min_i64(NH, ceil_div(team_size(), B)); // a sequence
     const i64 heads = T > 1 ? 1 : ceil_div(NH, threads);
 #pragma omp parallel for collapse(2) schedule(static)
     for (i64 b = 0; b < B; b++)

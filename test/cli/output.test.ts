@@ -95,7 +95,15 @@ describe("results go to stdout", () => {
     const [{ stdout, stderr }, again] = [await llm("emit", ...SMALL), await llm("emit", ...SMALL)]
     expect(stderr).toBe("")
     expect(again.stdout).toBe(stdout)
-    for (const phase of ["forward", "backward", "gradient_norm", "update", "evaluate", "decode"]) {
+    for (const phase of [
+      "forward",
+      "backward",
+      "gradient_norm",
+      "update",
+      "evaluate",
+      "prefill",
+      "decode",
+    ]) {
       expect(stdout).toMatch(new RegExp(`^int ${phase}\\(`, "m"))
     }
   })

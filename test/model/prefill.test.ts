@@ -19,8 +19,9 @@ const CONFIG: Config = { L: 2, NH: 3, C: 48, V: 61, Vp: 128, maxT: 150 }
 const TEXT = [...new Random("text").integers(CONFIG.maxT, CONFIG.V)]
 
 // Sums of at most 192 terms, grouped differently: √192 roundings through two layers' halves; a number
-// in bf16 is off by 2⁻⁹ of itself, and has come through some twenty roundings of random sign.
-const RELATIVE: Record<Precision, number> = { fp32: 1e-5, bf16: 2 ** -9 * Math.sqrt(20) }
+// in bf16 is off by 2⁻⁹ of itself, and has come through some twenty roundings of random sign; so has the
+// one that it is compared with.
+const RELATIVE: Record<Precision, number> = { fp32: 1e-5, bf16: 2 * 2 ** -9 * Math.sqrt(20) }
 
 /** A program with a model of random weights, far enough apart that every token counts. */
 async function open(kernels: Kernels, precision: Precision) {

@@ -28,6 +28,7 @@ export class Bf16Random extends Random {
 // `out`, from which delta comes, is rounded too; it is multiplied by a query or a key.
 const WITHIN: Record<string, number> = {
   attention_forward: 4.5 * (EPS_BF16 / 2),
+  attention_decode: 4.5 * (EPS_BF16 / 2),
   attention_backward: 2 * 4.5 * (EPS_BF16 / 2),
 }
 

@@ -42,41 +42,46 @@ function norm(call: Call, C: number, from: number, N: number): Float32Array {
     .out!
 }
 
-interface Texts {
-  NH: number
-  C: number
-  maxT: number
-  positions: number[]
-  T: number
-}
+const MAX_T = 300
+const POSITIONS = [0, 33, 130] // of three sequences, which get as many tokens each
 
-/** T new tokens of several sequences, in one call or one by one. */
-function attend(call: Call, { NH, C, maxT, positions, T }: Texts, isOneByOne: boolean) {
+/** The attention of new tokens and the caches that it leaves, when the tokens come in pieces of these
+ * lengths, for all sequences together or for each by itself. */
+function attend(call: Call, NH: number, C: number, pieces: number[], isTogether: boolean) {
   const random = new Random(`attention ${NH} ${C}`)
-  const B = positions.length
-  const [kcache, vcache] = [random.normals(B * maxT * C), random.normals(B * maxT * C)]
+  const B = POSITIONS.length
+  const T = pieces.reduce((sum, tokens) => sum + tokens)
+  const [kcache, vcache] = [random.normals(B * MAX_T * C), random.normals(B * MAX_T * C)]
   const qkv = random.normals(B * T * 3 * C)
   const out = new Float32Array(B * T * C)
-  /** The tokens from (b,t) on: of `sequences` sequences, `tokens` of each. */
-  const piece = (b: number, t: number, sequences: number, tokens: number) => {
-    const [from, to] = [b * maxT * C, (b + sequences) * maxT * C]
-    const [first, count] = [b * T + t, sequences * tokens]
+  const attendPiece = (b: number, sequences: number, t: number, tokens: number) => {
+    const rows = Array.from({ length: sequences * tokens }, (_, i) => {
+      return (b + Math.floor(i / tokens)) * T + t + (i % tokens)
+    })
+    const [from, to] = [b * MAX_T * C, (b + sequences) * MAX_T * C]
     const done = call("attention_decode", {
-      out: overwritten(count * C, ANY),
+      out: overwritten(rows.length * C, ANY),
       kcache: updated(kcache.slice(from, to), ANY),
       vcache: updated(vcache.slice(from, to), ANY),
-      qkv: qkv.slice(first * 3 * C, (first + count) * 3 * C),
-      positions: Int32Array.from(positions.slice(b, b + sequences), (position) => position + t),
-      scratch: scratch(sequences * NH * maxT),
-      ...{ B: sequences, T: tokens, C, NH, maxT },
+      qkv: Float32Array.from(
+        rows.flatMap((row) => [...qkv.subarray(row * 3 * C, (row + 1) * 3 * C)]),
+      ),
+      positions: Int32Array.from(POSITIONS.slice(b, b + sequences), (position) => position + t),
+      scratch: scratch(sequences * NH * MAX_T),
+      ...{ B: sequences, T: tokens, C, NH, maxT: MAX_T },
     })
-    out.set(done.out!, first * C)
+    for (const [i, row] of rows.entries()) out.set(done.out!.subarray(i * C, (i + 1) * C), row * C)
     kcache.set(done.kcache!, from)
     vcache.set(done.vcache!, from)
   }
-  if (!isOneByOne) piece(0, 0, B, T)
-  for (let i = 0; isOneByOne && i < B * T; i++) piece(Math.floor(i / T), i % T, 1, 1)
-  return Float32Array.from([...out, ...kcache, ...vcache])
+  for (let b = 0; b < (isTogether ? 1 : B); b++) {
+    let t = 0
+    for (const tokens of pieces) {
+      attendPiece(b, isTogether ? B : 1, t, tokens)
+      t += tokens
+    }
+  }
+  return bitsOf(Float32Array.from([...out, ...kcache, ...vcache]))
 }
 
 const own: Tested = { name: "reference", kernels: reference, withBf16: true }
@@ -134,9 +139,13 @@ for (const library of [own, ...(await testedLibraries())]) {
         [3, 48],
         [2, 34],
         [3, 195],
+        [1, 257],
       ])("in attention of %p heads over %p channels", (NH, C) => {
-        const texts = { NH, C, maxT: 40, positions: [0, 33, 17], T: 7 }
-        expect(bitsOf(attend(call, texts, false))).toEqual(bitsOf(attend(call, texts, true)))
+        const ones = new Array<number>(7).fill(1)
+        expect(attend(call, NH, C, ones, true)).toEqual(attend(call, NH, C, ones, false))
+        const whole = attend(call, NH, C, [70], true)
+        expect(attend(call, NH, C, [2, 33, 35], false)).toEqual(whole)
+        expect(attend(call, NH, C, [63, 7], true)).toEqual(whole)
       })
     })
   }
