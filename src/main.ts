@@ -30,7 +30,10 @@ const COMMANDS: Record<string, { summary: string; load: () => Promise<{ command:
     load: () => import("./commands/plan.ts"),
   },
   emit: { summary: "the training step as one C file", load: () => import("./commands/emit.ts") },
-  info: { summary: "this machine and its kernels", load: () => import("./commands/info.ts") },
+  info: {
+    summary: "this machine and its kernels; or what a file holds",
+    load: () => import("./commands/info.ts"),
+  },
 }
 
 const USAGE = 2 // exit code of a user's mistake

@@ -1,6 +1,8 @@
 // llm info: this machine and its kernels, and how fast they train.
 
 import { benchBriefly } from "../bench/brief.ts"
+import { UserError } from "../errors.ts"
+import { describeFile } from "../info/file.ts"
 import type { Command } from "../main.ts"
 import { cpuName, instructionSets, usableCores } from "../native/cpu.ts"
 import { openDevice } from "../native/device.ts"
@@ -11,7 +13,13 @@ import { VERSION } from "../version.ts"
 
 const spec: CommandSpec = {
   name: "info",
-  summary: "Prints the version, this machine, the kernels chosen, and the measured f32 peak.",
+  summary:
+    "Prints the version, this machine, its kernels and its measured peak; or what a file holds, and whether it is sound.",
+  positional: {
+    name: "FILE",
+    help: "a model, a run folder, token files, a tokenizer, an evaluation, a state",
+    required: false,
+  },
   options: [
     {
       name: "bench",
@@ -20,10 +28,16 @@ const spec: CommandSpec = {
       help: "train for ten seconds: time by kind of work, what is lost where",
     },
   ],
-  examples: ["llm info --bench"],
+  examples: ["llm info --bench", "llm info runs/first", "llm info gpt2_124M.bin"],
 }
 
 async function run(options: Options): Promise<number> {
+  const file = options.text("file")
+  if (file !== undefined) {
+    if (options.flag("bench")) throw new UserError(`--bench goes without ${file} (leave one out)`)
+    process.stdout.write(await describeFile(file))
+    return 0
+  }
   const sets = await instructionSets()
   const kernels = await openDevice("auto", 0)
   const peak = measurePeak(kernels)
