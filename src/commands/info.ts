@@ -13,8 +13,7 @@ import { VERSION } from "../version.ts"
 
 const spec: CommandSpec = {
   name: "info",
-  summary:
-    "Prints the version, this machine, its kernels and its measured peak; or what a file holds, and whether it is sound.",
+  summary: "Prints this machine, its kernels and its measured peak; or what a file holds.",
   positional: {
     name: "FILE",
     help: "a model, a run folder, token files, a tokenizer, an evaluation, a state",
