@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { gguf } from "@huggingface/gguf"
 import { hubFixture } from "../fixtures/hub.ts"
 import { HubServer } from "../weights/hub-server.ts"
 import { buildExecutable, LLM, run, writeSmallTokens } from "./executable.ts"
@@ -35,7 +36,7 @@ const TRAIN = "train small_train.bin --context 8 --batch 2 --val-every 2 --sampl
 
 describe("a model of the hub", () => {
   test(
-    "is fine-tuned as its copy in llm.c's format is, resumed, and converted",
+    "is fine-tuned as its copy in llm.c's format is, resumed, converted, and read by another program",
     async () => {
       const first = await llm(`${TRAIN} --steps 3 --init ${NAME} --out hub`, hub.url)
       expect(first.stderr).toContain(`downloading ${NAME} model.safetensors`)
@@ -49,6 +50,16 @@ describe("a model of the hub", () => {
       await llm("convert tuned tuned.bin")
       const ours = readFileSync(join(dir, "hub", "model_00000005.bin"))
       expect(Buffer.compare(readFileSync(join(dir, "tuned.bin")), ours)).toBe(0)
+
+      await llm("convert hub tuned.gguf")
+      const path = join(dir, "tuned.gguf")
+      const { metadata, tensorInfos } = await gguf(path, { allowLocalFile: true })
+      expect(metadata["general.architecture"]).toBe("gpt2")
+      expect(tensorInfos).toHaveLength(4 + 12 * 2) // embeddings and the last norm, and two blocks
+      await llm("convert tuned.gguf again.bin")
+      expect(Buffer.compare(readFileSync(join(dir, "again.bin")), ours)).toBe(0)
+      expect((await llm("info tuned.gguf")).stdout).toContain("sound       yes")
+
       const { stdout } = await llm("eval tuned --val small_val.bin --context 8")
       expect(stdout).toMatch(/^validation loss \d\.\d{4} /)
       expect((await llm("eval hub --val small_val.bin --context 8")).stdout).toContain(stdout)
