@@ -139,7 +139,7 @@ describe("a resumed run is the undisturbed one", () => {
   test(
     "stopped by Ctrl-C, twice",
     async () => {
-      const args = "--steps 400 --val-every 50 --sample-every 0 --checkpoint-every 150"
+      const args = "--steps 1000 --val-every 100 --sample-every 0 --checkpoint-every 300"
       await llm(`${SHORT} ${args} --out whole`)
       for (const rest of [`${SHORT} ${args} --out stopped`, "train --resume --out stopped"]) {
         const child = Bun.spawn([LLM, ...rest.split(" ")], { cwd: dir, stdout: "pipe" })
