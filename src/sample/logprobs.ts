@@ -1,6 +1,6 @@
 // --logprobs FILE: a line of JSON for each token, in the order of the samples.
 
-import { statSync } from "node:fs"
+import { existsSync } from "node:fs"
 import { dirname } from "node:path"
 import { checkFolder, makeFolder, writeWhole } from "../data/files.ts"
 import { Decoder } from "../data/tokenizer.ts"
@@ -19,8 +19,9 @@ export class LogProbabilities {
   /** Refuses a path that takes no file, before the work. */
   static async open(path: string): Promise<LogProbabilities> {
     checkFolder(OPTION, dirname(path))
-    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
-      throw new UserError(`${OPTION} ${path}: it is a folder (give the path of a file)`)
+    // It would be replaced: a model, say, or a device.
+    if (existsSync(path)) {
+      throw new UserError(`${OPTION} ${path}: it is there already (choose another name)`)
     }
     return new LogProbabilities(path, await Decoder.load())
   }

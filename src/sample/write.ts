@@ -32,7 +32,7 @@ export class Writer {
 
   /** How much was written, and how fast. */
   get speed(): string {
-    const perSecond = (this.written / this.ms) * 1000
+    const perSecond = this.written > 0 ? (this.written / this.ms) * 1000 : 0
     return `${thousands(this.written)} tokens, ${perSecond.toFixed(1)} tokens/s`
   }
 

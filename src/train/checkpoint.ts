@@ -113,18 +113,20 @@ export function removeRemains(folder: string): void {
 export function modelFile(path: string, warn: (text: string) => void): string {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path
   const own = new Set(ownSteps(path))
+  const damage: string[] = []
   for (const step of completeSteps(path).reverse()) {
     const model = modelName(step)
-    if (!own.has(step)) return join(path, model)
     try {
-      verifyDone(path, doneName(step), filesOf(step), [model])
+      if (own.has(step)) verifyDone(path, doneName(step), filesOf(step), [model])
+      for (const why of damage) warn(`${why}; an older model is taken`)
       return join(path, model)
     } catch (error) {
       if (!(error instanceof Damaged)) throw error
-      warn(`${error.message}; an older model is taken`)
+      damage.push(error.message)
     }
   }
+  if (damage[0]) throw new UserError(`${damage[0]}, and no other model there is whole`)
   throw new UserError(
-    `${path}: it is a folder without a checkpoint that is whole (give a model file, or a folder that llm train --out has made)`,
+    `${path}: it is a folder without a checkpoint (give a model file, or a folder that llm train --out has made)`,
   )
 }

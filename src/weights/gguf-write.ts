@@ -30,7 +30,9 @@ export async function writeGguf(
   const { block } = NUMBERS[type]
   if (C % block !== 0) {
     const rule = `${type} stores numbers in blocks of ${block}`
-    throw new UserError(`${path}: ${rule}, which do not divide ${C} channels (choose f16 or bf16)`)
+    throw new UserError(
+      `${path}: ${rule}, which do not divide ${C} channels (try --type f16 or bf16)`,
+    )
   }
   const hasTokenizer = V === GPT2_VOCABULARY
   const metadata = [
@@ -79,7 +81,7 @@ function* chunks(
         const place = encode(stored, piece)
         if (place >= 0) {
           const what = `number ${start + place} is ${piece[place]}, too large for ${type}`
-          throw new UserError(`${path}: ${tensor}: ${what} (choose f32)`)
+          throw new UserError(`${path}: ${tensor}: ${what} (try --type fp32)`)
         }
         yield stored
       }

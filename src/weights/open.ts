@@ -3,7 +3,7 @@
 import { existsSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { InputFile } from "../formats/file.ts"
-import { modelFile } from "../train/checkpoint.ts"
+import { completeSteps, modelFile } from "../train/checkpoint.ts"
 import { warn } from "../train/display.ts"
 import { openBin } from "./bin.ts"
 import { openGguf } from "./gguf.ts"
@@ -43,9 +43,10 @@ export async function openModel(named: string): Promise<WeightSource> {
 /** Opens a model file, a folder of Hugging Face's, or a run folder, whose newest model is taken. */
 export async function openWeights(path: string): Promise<WeightSource> {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
-    return existsSync(join(path, CONFIG_FILE))
-      ? openHuggingFace(path)
-      : openBin(modelFile(path, warn))
+    // A run's checkpoints are what the folder is, whatever else was put there.
+    const isRun = completeSteps(path).length > 0
+    const isHub = !isRun && existsSync(join(path, CONFIG_FILE))
+    return isHub ? openHuggingFace(path) : openBin(modelFile(path, warn))
   }
   const start = firstBytes(path)
   if (start.toString("latin1", 0, 4) === "GGUF") return openGguf(path)

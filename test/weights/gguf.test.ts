@@ -121,7 +121,7 @@ describe("what cannot be written", () => {
     async (type, value, shown) => {
       const second = 64 * 192 + 1000 // of the second layer
       expect(await rejected(changed("qkvw", second, value), type)).toBe(
-        `${at("new.gguf")}: blk.1.attn_qkv.weight: number 1000 is ${shown}, too large for ${type} (choose f32)`,
+        `${at("new.gguf")}: blk.1.attn_qkv.weight: number 1000 is ${shown}, too large for ${type} (try --type fp32)`,
       )
       // Norms, biases and positions stay as wide as they are.
       await writeGguf(at("kept.gguf"), changed("fcb", 3, value), type)
@@ -131,7 +131,7 @@ describe("what cannot be written", () => {
   test("a model whose rows are no whole blocks is refused in q8_0", async () => {
     const odd = { ...source, config: { ...CONFIG, C: 48 } }
     expect(await rejected(odd, "q8_0")).toBe(
-      `${at("new.gguf")}: q8_0 stores numbers in blocks of 32, which do not divide 48 channels (choose f16 or bf16)`,
+      `${at("new.gguf")}: q8_0 stores numbers in blocks of 32, which do not divide 48 channels (try --type f16 or bf16)`,
     )
   })
 
