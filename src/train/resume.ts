@@ -57,7 +57,7 @@ export function resumed(given: Options, warn: (text: string) => void): Resumed {
   }
   if (folder === undefined || !given.flag("resume")) return { options: given, goesOn: false }
   if (!holdsRun(folder)) {
-    if (given.names.every((name) => ["out", "resume", "threads"].includes(name))) {
+    if (given.names.every((name) => NOT_KEPT.includes(name))) {
       throw new UserError(
         `--out ${folder} holds no run to go on with (name another folder, or what a new run trains on)`,
       )
