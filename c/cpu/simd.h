@@ -42,6 +42,7 @@
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef float vec_anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int veci __attribute__((vector_size(4 * LANES), may_alias));
+typedef u32 vecu __attribute__((vector_size(4 * LANES), may_alias));
 typedef float half_anywhere __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
 typedef double vecd __attribute__((vector_size(4 * LANES))); // of as many numbers as a half
 
@@ -85,9 +86,10 @@ INLINE bf16s to_bf16(vec v) {
 #elif defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
     return (bf16s)vcvt_bf16_f32((float32x4_t)v);
 #else
-    // A tie stays even; a NaN is kept one, as its fraction could be cut to 0.
-    const veci bits = (veci)v, nan = v != v;
-    const veci even = bits + 0x7fff + (bits >> 16 & 1);
+    // A tie stays even; a NaN is kept one, as its fraction could be cut to 0. Unsigned: a NaN's bits
+    // may wrap.
+    const vecu bits = (vecu)v, nan = (vecu)(v != v);
+    const vecu even = bits + 0x7fff + (bits >> 16 & 1);
     return __builtin_convertvector(((nan & (bits | 0x400000)) | (~nan & even)) >> 16, bf16s);
 #endif
 }
