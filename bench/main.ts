@@ -8,6 +8,7 @@ import { type Config, preset } from "../src/model/config.ts"
 import type { Precision } from "../src/native/contract.ts"
 import { usableCores } from "../src/native/cpu.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
+import { benchBudget } from "./budget.ts"
 import { benchKernels } from "./kernels.ts"
 import { benchSample } from "./sample.ts"
 import { benchShared } from "./shared.ts"
@@ -22,22 +23,29 @@ bun run bench step [options]     the whole training step, by phase and by kind o
 bun run bench sample [options]   tokens a second of a sampler, against memory
 bun run bench shared [options]   a step with one core loaded by another process
 bun run bench start [options]    from the command to the first step
+bun run bench budget [options]   the least time a step takes on a device of given limits; runs nothing
 
   --threads N       threads of the kernels (the cores this process may use)
-  --precision NAME  fp32, bf16 (fp32); of kernels, step and sample
+  --precision NAME  fp32, bf16 (fp32); of kernels, step, sample and budget
   --library NAME    kernel library, such as x86-64-v3 (the best that this CPU runs)
   --help
 
 Kernels:
   --quick           a few milliseconds each: that they run, not how fast
 
-Step, sample and start:
+Step, sample, start and budget:
   --init PRESET     model (gpt2:d12)
 
-Step:
+Step and budget:
   --batch N         B (4)
   --context N       T (64)
+
+Step:
   --steps N         steps timed (7)
+
+Budget:
+  --teraflops N     of products in that precision (790: bf16 on an H200, measured)
+  --terabytes N     of memory, a second (4.3: the same)
 
 A percentage is of the peak in that precision, or of the memory bandwidth, measured in the same run. Kernels are
 timed over and over on the same operands, which stay in the caches as far as they fit: more than
@@ -49,11 +57,7 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
   step: {
     options: ["init", "batch", "context", "steps", "precision"],
     run: ({ kernels, values }) => {
-      const { init, config } = model(values.init)
-      const T = whole("--context", values.context, 64)
-      if (T > config.maxT)
-        throw new UserError(`--context ${T} is longer than ${init}'s ${config.maxT}`)
-      const B = whole("--batch", values.batch, 4)
+      const { config, B, T } = shape(values)
       const steps = whole("--steps", values.steps, 7)
       const precision = precisionOf(values.precision, kernels)
       return benchStep(kernels, { config, B, T, precision, steps, passes: PASSES })
@@ -64,6 +68,15 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
     run: ({ kernels, values }) => {
       const precision = precisionOf(values.precision, kernels)
       return benchSample(kernels, model(values.init).config, precision)
+    },
+  },
+  budget: {
+    options: ["init", "batch", "context", "precision", "teraflops", "terabytes"],
+    run: ({ values }) => {
+      const precision = values.precision === "bf16" ? "bf16" : "fp32"
+      const flops = 1e12 * positive("--teraflops", values.teraflops, 790)
+      const bandwidth = 1e12 * positive("--terabytes", values.terabytes, 4.3)
+      return benchBudget({ ...shape(values), precision }, { flops, bandwidth })
     },
   },
   shared: { options: [], run: ({ kernels }) => benchShared(kernels) },
@@ -117,6 +130,13 @@ function model(init = "gpt2:d12"): { init: string; config: Config } {
   return { init, config }
 }
 
+function shape(values: BenchOptions["values"]) {
+  const { init, config } = model(values.init)
+  const T = whole("--context", values.context, 64)
+  if (T > config.maxT) throw new UserError(`--context ${T} is longer than ${init}'s ${config.maxT}`)
+  return { config, T, B: whole("--batch", values.batch, 4) }
+}
+
 function precisionOf(name: string | undefined, { precisions, name: library }: Kernels): Precision {
   const precision = precisions.find((known) => known === (name ?? "fp32"))
   if (precision) return precision
@@ -133,6 +153,7 @@ function parse(args: string[]) {
       options: {
         ...{ help: flag, quick: flag, threads: text, library: text },
         ...{ init: text, batch: text, context: text, steps: text, precision: text },
+        ...{ teraflops: text, terabytes: text },
       },
     })
   } catch (error) {
@@ -145,6 +166,12 @@ function whole(flag: string, text: string | undefined, otherwise: number): numbe
   const value = Number(text)
   if (/^\d+$/.test(text) && value >= 1 && value <= 65536) return value
   throw new UserError(`${flag} ${text} is no whole number from 1 to 65536`)
+}
+
+function positive(flag: string, text: string | undefined, otherwise: number): number {
+  const value = text === undefined ? otherwise : Number(text)
+  if (value > 0 && value < Number.POSITIVE_INFINITY) return value
+  throw new UserError(`${flag} ${text} is no number above 0`)
 }
 
 process.exitCode = await main(process.argv.slice(2))

@@ -86,7 +86,8 @@ export function runStep(program: Program): number[] {
   })
 }
 
-function phasesOf({ phases }: TrainingProgram): Timed[] {
+/** The phases of a step in their order. */
+export function phasesOf({ phases }: TrainingProgram): Timed[] {
   return Object.entries(PHASES).map(([name, runtime]) => {
     return { phase: phases.find((phase) => phase.name === name)!, runtime }
   })

@@ -1,0 +1,81 @@
+// What a training step must cost on a device of given limits, before anything runs there: for every
+// kernel and shape the operations, the least traffic, and the longer of the two times they take.
+
+import { ADAMW, phasesOf } from "../src/bench/step.ts"
+import { digits, duration, giga, percent, table } from "../src/bench/table.ts"
+import { namedArguments, type Work, workOf } from "../src/bench/work.ts"
+import { type Config, trainingFlops } from "../src/model/config.ts"
+import { trainingProgram } from "../src/model/program.ts"
+import { kernelOf, type Precision } from "../src/native/contract.ts"
+import { contract } from "../src/native/library.ts"
+import { type Arg, type Call, isTensor } from "../src/program/tensor.ts"
+
+export interface Limits {
+  /** Floating-point operations a second of products in the precision asked for. */
+  flops: number
+  /** Bytes a second, read and written together. */
+  bandwidth: number
+}
+
+export interface BudgetShape {
+  config: Config
+  B: number
+  T: number
+  precision: Precision
+}
+
+interface Line extends Work {
+  kernel: string
+  sizes: string
+  calls: number
+  seconds: number
+}
+
+const SIZES = ["N", "C", "OC", "B", "T", "NH", "V", "n"]
+
+/** A Markdown report on the floor of one step without accumulation. */
+export async function benchBudget(
+  { config, B, T, precision }: BudgetShape,
+  limits: Limits,
+): Promise<string> {
+  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW, precision })
+  const signatures = await contract()
+  const lines = new Map<string, Line>()
+  for (const call of phasesOf(source).flatMap(({ phase }) => phase.calls)) {
+    const line = lineOf(call, kernelOf(signatures, call.kernel, precision), limits)
+    const key = `${line.kernel} ${line.sizes}`
+    const sum = lines.get(key)
+    if (!sum) lines.set(key, line)
+    else for (const part of ["calls", "flops", "bytes", "seconds"] as const) sum[part] += line[part]
+  }
+  const sorted = [...lines.values()].sort((a, b) => b.seconds - a.seconds)
+  const total = sorted.reduce((sum, { seconds }) => sum + seconds, 0)
+  const rows = sorted.map(({ kernel, sizes, calls, flops, bytes, seconds }) => [
+    ...[kernel, sizes, `${calls}`, flops > 0 ? giga(flops) : "", giga(bytes)],
+    ...[flops / limits.flops > bytes / limits.bandwidth ? "arithmetic" : "memory"],
+    ...[duration(1000 * seconds), percent(seconds / total)],
+  ])
+  const headings = ["kernel", "sizes", "calls:", "GFLOP:", "GB:", "limit", "least time:", "share:"]
+  const tokens = B * T
+  const mfu = (trainingFlops(config, T) * tokens) / total / limits.flops
+  const head =
+    `${source.title}\n\nLimits: ${digits(limits.flops / 1e12)} TFLOP/s, ` +
+    `${digits(limits.bandwidth / 1e12)} TB/s. No step takes less than ${duration(1000 * total)}: ` +
+    `${digits(tokens / total)} tokens/s, an MFU of ${percent(mfu)}.\n\n`
+  return head + table(headings, rows)
+}
+
+function lineOf(call: Call, signature: ReturnType<typeof kernelOf>, limits: Limits): Line {
+  const numberOf = (arg: Arg) => (typeof arg === "number" ? arg : isTensor(arg) ? 1 : 0)
+  const args = namedArguments(signature, call, numberOf)
+  const work = workOf(signature, args)
+  const options = ["residual", "pre", "accumulate_inp"].filter((name) => args[name])
+  const sizes = SIZES.filter((name) => args[name]).map((name) => `${name} ${args[name]}`)
+  return {
+    ...work,
+    kernel: call.kernel,
+    sizes: [...sizes, ...options].join(", "),
+    calls: 1,
+    seconds: Math.max(work.flops / limits.flops, work.bytes / limits.bandwidth),
+  }
+}
