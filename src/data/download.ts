@@ -11,13 +11,16 @@ export type OnBytes = (done: number, total: number | undefined) => void
 export type Fetching = {
   /** What a user can do when it fails. */
   wayOut: string
+  headers?: Record<string, string>
+  /** What it means that the server answers so, where there is more to say. */
+  refused?(status: number): UserError
   onBytes?: OnBytes | undefined
   /** Bytes that are there already. */
   from?: number
   signal?: AbortSignal | undefined
   idleMs?: number
   /** Before the first retry; it doubles from one to the next. */
-  pauseMs?: number
+  pauseMs?: number | undefined
 }
 
 const IDLE_MS = 30_000
@@ -68,7 +71,7 @@ type Place = { done: number; total?: number | undefined; tag?: string | undefine
 async function* attempt(
   url: string,
   place: Place,
-  { onBytes, signal, idleMs = IDLE_MS }: Fetching,
+  { headers, refused, onBytes, signal, idleMs = IDLE_MS }: Fetching,
   fail: (what: string) => UserError,
 ): AsyncGenerator<Uint8Array> {
   const idle = new AbortController()
@@ -81,10 +84,10 @@ async function* attempt(
     heard()
     const range: Record<string, string> = place.done > 0 ? { range: `bytes=${place.done}-` } : {}
     const response = await fetch(url, {
-      headers: { "accept-encoding": "identity", ...range },
+      headers: { ...headers, "accept-encoding": "identity", ...range },
       signal: signal ? AbortSignal.any([idle.signal, signal]) : idle.signal,
     })
-    let skip = readHead(response, place, fail)
+    let skip = readHead(response, place, refused, fail)
     for await (let chunk of response.body ?? []) {
       heard()
       const known = Math.min(skip, chunk.length)
@@ -116,6 +119,7 @@ async function* attempt(
 function readHead(
   { status, headers, ok }: Response,
   place: Place,
+  refused: Fetching["refused"],
   fail: (what: string) => UserError,
 ) {
   if (BUSY.includes(status)) {
@@ -131,7 +135,7 @@ function readHead(
     place.total = place.done
     return 0 // it was whole already
   }
-  if (!ok) throw fail(`the server answers ${status}`)
+  if (!ok) throw refused?.(status) ?? fail(`the server answers ${status}`)
   if (status === 206 && Number(first) !== place.done) {
     throw fail(`the server sends bytes from ${first ?? "nowhere"} on, not from ${place.done}`)
   }
@@ -156,49 +160,6 @@ function retryAfterMs(value: string | null): number | undefined {
 
 function progress({ done, total }: Place): string {
   return `${thousands(done)}${total === undefined ? "" : ` of ${thousands(total)}`} bytes`
-}
-
-export interface Receiver {
-  headers?: Record<string, string>
-  /** Told of the answer, whatever its status, before its body. */
-  begin(response: Response): void
-  take(chunk: Uint8Array): void
-  idleMs?: number
-}
-
-/** Hands over an answer as it comes. Every failure is a UserError that ends with `wayOut`. */
-export async function receive(
-  url: string,
-  wayOut: string,
-  { headers = {}, begin, take, idleMs = IDLE_MS }: Receiver,
-): Promise<void> {
-  const abort = new AbortController()
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const heard = () => {
-    clearTimeout(timer)
-    timer = setTimeout(() => abort.abort(), idleMs)
-  }
-  let done: number | undefined
-  try {
-    heard()
-    const response = await fetch(url, { headers, signal: abort.signal })
-    done = 0
-    begin(response)
-    for await (const chunk of response.body ?? []) {
-      heard()
-      done += chunk.length
-      take(chunk)
-    }
-  } catch (error) {
-    if (error instanceof UserError) throw error
-    const fail = (what: string) => new UserError(`${url}: ${what} (${wayOut})`)
-    if (abort.signal.aborted) throw fail(`nothing came for ${idleMs / 1000} seconds`)
-    const broke = done !== undefined && `broke off after ${thousands(done)} bytes`
-    throw fail(`${broke || "cannot be reached"}: ${(error as Error).message}`)
-  } finally {
-    clearTimeout(timer)
-    abort.abort() // an answer that was refused need not come any further
-  }
 }
 
 export function sha256(bytes: Uint8Array): string {

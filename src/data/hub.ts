@@ -1,22 +1,11 @@
 // Data sets on the Hugging Face hub, or on a mirror that HF_ENDPOINT names.
 
-import { createHash } from "node:crypto"
-import {
-  closeSync,
-  createReadStream,
-  fsyncSync,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from "node:fs"
 import { UserError } from "../errors.ts"
-import { bodyOf, download, type Fetching } from "./download.ts"
-import { reason, thousands, wayOut as wayOutOf } from "./files.ts"
+import { download, type Fetching } from "./download.ts"
+import type { RemoteFile } from "./fetch-file.ts"
 
-/** A file of a data set. What is small has no hash in the hub's list. */
-export type HubFile = { name: string; url: string; bytes: number; sha256: string | undefined }
+/** A file of a data set. What is small has no checksum in the hub's list. */
+export type HubFile = RemoteFile & { name: string }
 
 export const MIRROR_HINT = "give a local copy with --from, or name a mirror in HF_ENDPOINT"
 
@@ -53,49 +42,8 @@ export async function hubFiles(
       throw wrong(`it lists ${JSON.stringify(path)}, which is no name of a file in that folder`)
     }
     if (!Number.isSafeInteger(size) || size < 0) throw wrong(`it lists ${path} without its size`)
-    const sha256 = typeof lfs?.oid === "string" ? lfs.oid : undefined
+    const checksum = typeof lfs?.oid === "string" ? lfs.oid : undefined
     const address = `${base}/datasets/${dataset}/resolve/main/${prefix}${name}`
-    return [{ name, url: address, bytes: size, sha256 }]
+    return [{ name, url: address, bytes: size, checksum }]
   })
 }
-
-/** Downloads a file to `path`, or goes on with what an earlier run left of it. */
-export async function fetchFile(file: HubFile, path: string, fetching: Fetching): Promise<void> {
-  const { url, bytes, sha256 } = file
-  if (sizeOf(path) === bytes) return
-  const partial = `${path}.part`
-  const there = sizeOf(partial)
-  // Only a hash can tell whether an older beginning belongs to what comes now.
-  const from = sha256 !== undefined && there <= bytes ? there : 0
-  const hash = createHash("sha256")
-  if (from > 0) for await (const chunk of createReadStream(partial)) hash.update(chunk)
-  let done = from
-  let handle: number | undefined
-  try {
-    handle = openSync(partial, from > 0 ? "a" : "w")
-    for await (const chunk of bodyOf(url, { ...fetching, from })) {
-      for (let put = 0; put < chunk.length; ) put += writeSync(handle, chunk, put)
-      hash.update(chunk)
-      done += chunk.length
-    }
-    fsyncSync(handle)
-  } catch (error) {
-    if (error instanceof UserError || fetching.signal?.aborted) throw error
-    throw new UserError(`${partial}: cannot write: ${reason(error)} (${wayOutOf(error)})`)
-  } finally {
-    if (handle !== undefined) closeSync(handle)
-  }
-  const found = hash.digest("hex")
-  const isWrong = done !== bytes || (sha256 !== undefined && found !== sha256)
-  if (isWrong) {
-    rmSync(partial)
-    const what =
-      done === bytes
-        ? `its SHA-256 is ${found}, not ${sha256}`
-        : `${thousands(done)} bytes, but its list says ${thousands(bytes)}`
-    throw new UserError(`${url}: ${what} (try again; ${fetching.wayOut})`)
-  }
-  renameSync(partial, path)
-}
-
-const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0

@@ -1,16 +1,17 @@
 // Models of the Hugging Face hub, kept in its usual cache, which other programs share:
 // models--OWNER--NAME/ has blobs/ by checksum, snapshots/COMMIT/ with links to them by name, and
-// refs/main, the commit that is newest. The hub's own library asks for what there is; the download
-// that goes on where it was broken off, and that is checked, is ours.
+// refs/main, the commit that is newest. The hub's own library asks for what there is; the download,
+// which goes on where it was broken off, and is checked, is ours.
 
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { getHFHubCachePath, HubApiError, modelInfo, pathsInfo } from "@huggingface/hub"
+import type { Fetching } from "../data/download.ts"
+import { fetchFile, type RemoteFile } from "../data/fetch-file.ts"
 import { reason, writeWhole } from "../data/files.ts"
-import type { Out } from "../data/progress.ts"
+import { type Out, withProgress } from "../data/progress.ts"
 import { UserError } from "../errors.ts"
 import { readHubConfig } from "./hf-config.ts"
-import { fetchBlob } from "./hub-blob.ts"
 import { CONFIG_FILE, INDEX_FILE, MODEL_FILE, shardList } from "./huggingface.ts"
 
 const ANSWER_MS = 20_000 // for a question about a model
@@ -18,17 +19,16 @@ const COMMIT = /^[0-9a-f]{40}$/
 const SHA256 = 64 // digits
 const CHECKSUM = /^([0-9a-f]{40}|[0-9a-f]{64})$/ // git's of a small file, SHA-256 of a large one
 
-interface RemoteFile {
-  size: number
-  checksum: string
-}
-
 /** The folder of a model of the hub, downloaded as far as it is not there. */
-export async function fetchModel(name: string, stderr: Out = process.stderr): Promise<string> {
+export async function fetchModel(
+  name: string,
+  stderr: Out = process.stderr,
+  pauseMs?: number,
+): Promise<string> {
   const endpoint = (process.env.HF_ENDPOINT || "https://huggingface.co").replace(/\/+$/, "")
   const repository = join(getHFHubCachePath(), `models--${name.replace("/", "--")}`)
   const isOffline = /^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? "")
-  const hub = new Hub(endpoint, name)
+  const hub = new Hub(endpoint, name, pauseMs)
   const commit = isOffline ? "HF_HUB_OFFLINE is set" : await hub.commit()
   if (COMMIT.test(commit)) return download(hub, commit, repository, stderr)
   const folder = cachedSnapshot(repository)
@@ -43,7 +43,7 @@ export async function fetchModel(name: string, stderr: Out = process.stderr): Pr
 
 async function download(hub: Hub, commit: string, repository: string, stderr: Out) {
   const snapshot = join(repository, "snapshots", commit)
-  const get = (file: string) => fetchFile(hub, commit, file, repository, stderr)
+  const get = (file: string) => fetchInto(hub, commit, file, repository, stderr)
   const lacks = (what: string) =>
     new UserError(`${hub.name}: it has no ${what} (give a GPT-2 that is kept as safetensors)`)
   if (!(await get(CONFIG_FILE))) throw lacks(CONFIG_FILE)
@@ -60,7 +60,7 @@ async function download(hub: Hub, commit: string, repository: string, stderr: Ou
 }
 
 /** Downloads a file of a commit, unless it is there; false where the hub has none of that name. */
-async function fetchFile(
+async function fetchInto(
   hub: Hub,
   commit: string,
   path: string,
@@ -73,13 +73,13 @@ async function fetchFile(
   if (!file) return false
   const { checksum } = file
   const blob = join(repository, "blobs", checksum)
-  const url = `${hub.endpoint}/${hub.name}/resolve/${commit}/${path}`
-  const title = checksum.length === SHA256 ? `downloading ${hub.name} ${path}` : undefined
-  const refused = (status: number) => hub.refused(status)
   try {
     for (const each of [blob, link]) mkdirSync(dirname(each), { recursive: true })
-    if (!existsSync(blob)) {
-      await fetchBlob({ ...file, url, blob, title, headers: hub.headers, refused }, stderr)
+    if (checksum.length !== SHA256) await fetchFile(file, blob, hub.fetching)
+    else {
+      await withProgress(`downloading ${hub.name} ${path}`, stderr, (onBytes) =>
+        fetchFile(file, blob, { ...hub.fetching, onBytes }),
+      )
     }
     rmSync(link, { force: true }) // to a blob that was deleted
     symlinkSync(join("..", "..", "blobs", checksum), link)
@@ -109,12 +109,14 @@ function readText(path: string): string | undefined {
 
 /** What the hub says about one model. */
 class Hub {
-  readonly headers: Record<string, string>
+  readonly fetching: Fetching
+  private readonly headers: Record<string, string>
   private readonly asked
 
   constructor(
-    readonly endpoint: string,
+    private readonly endpoint: string,
     readonly name: string,
+    pauseMs?: number,
   ) {
     const accessToken = process.env.HF_TOKEN?.trim() || undefined
     if (accessToken?.startsWith("hf_") === false) {
@@ -123,6 +125,12 @@ class Hub {
       )
     }
     this.headers = accessToken === undefined ? {} : { authorization: `Bearer ${accessToken}` }
+    this.fetching = {
+      wayOut: "run it again: it goes on from there",
+      headers: this.headers,
+      refused: (status) => this.refused(status),
+      pauseMs,
+    }
     const timed = (url: string | URL | Request, init?: RequestInit) =>
       fetch(url, { ...init, signal: AbortSignal.timeout(ANSWER_MS) })
     this.asked = { hubUrl: endpoint, accessToken, fetch: timed as typeof fetch }
@@ -142,7 +150,10 @@ class Hub {
   }
 
   /** What there is of a file; undefined where there is none. */
-  async file(commit: string, path: string): Promise<RemoteFile | undefined> {
+  async file(
+    commit: string,
+    path: string,
+  ): Promise<(RemoteFile & { checksum: string }) | undefined> {
     const wrong = (what: string) => new UserError(`${this.endpoint}: ${what} (try again)`)
     let found: Awaited<ReturnType<typeof pathsInfo>>
     try {
@@ -153,13 +164,14 @@ class Hub {
       throw wrong(`no answer about ${this.name}/${path}: ${(error as Error).message}`)
     }
     if (found.length === 0) return undefined
-    const { size, oid: checksum = "" } = found[0]!.lfs ?? found[0]!
-    if (Number.isSafeInteger(size) && CHECKSUM.test(checksum)) return { size, checksum }
+    const { size: bytes, oid: checksum = "" } = found[0]!.lfs ?? found[0]!
+    const url = `${this.endpoint}/${this.name}/resolve/${commit}/${path}`
+    if (Number.isSafeInteger(bytes) && CHECKSUM.test(checksum)) return { url, bytes, checksum }
     throw wrong(`what it says of ${this.name}/${path} cannot be used`)
   }
 
   /** What an answer means that is none. */
-  refused(status: number): UserError {
+  private refused(status: number): UserError {
     const { endpoint, name } = this
     const hasToken = this.headers.authorization !== undefined
     const token = hasToken ? "the token in HF_TOKEN may not read it" : "set HF_TOKEN to a token"

@@ -278,7 +278,7 @@ describe("FineWeb", () => {
         stdout: "ignore",
         stderr: "ignore",
       })
-    const partial = join(outDir, ".fineweb_downloads", "002_00000.parquet.part")
+    const partial = join(outDir, ".fineweb_downloads", "002_00000.parquet.incomplete")
     const isThere = (path: string) => existsSync(path) && statSync(path).size > 0
     const first = start()
     // The long document of the second file fills shards up to the third file.

@@ -2,6 +2,7 @@
 // another server, as the hub keeps them. What it does wrong is set from outside.
 
 import { createHash } from "node:crypto"
+import { type Answer, type Asked, badServer, ranged } from "../fixtures/http.ts"
 
 export const COMMIT = "0123456789abcdef0123456789abcdef01234567"
 const OTHER = "fedcba9876543210fedcba9876543210fedcba98"
@@ -14,7 +15,7 @@ export class HubServer {
   commit = COMMIT
   /** Answers so to every question, or to questions for files alone. */
   status?: { of: "model" | "file"; code: number }
-  /** Ends an answer after so many bytes of a large file. */
+  /** Breaks off after so many bytes of a large file. */
   breakAfter?: number
   /** Sends a large file with a byte changed. */
   isDamaged = false
@@ -23,18 +24,15 @@ export class HubServer {
   storageUrl: string | undefined
   /** Requests for files: their path, and what they ask with. */
   readonly asked: { path: string; range?: string; authorization?: string }[] = []
-  private readonly storage: Bun.Server<undefined>
+  private readonly storage = badServer((asked) => this.large(asked))
   private readonly server: Bun.Server<undefined>
 
   constructor() {
-    const open = (answer: (request: Request, url: URL) => Response | Promise<Response>) =>
-      Bun.serve({
-        port: 0,
-        hostname: "127.0.0.1",
-        fetch: (request) => answer(request, new URL(request.url)),
-      })
-    this.storage = open((request, url) => this.large(request, url))
-    this.server = open((request, url) => this.answer(request, url))
+    this.server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: (request) => this.answer(request, new URL(request.url)),
+    })
   }
 
   get url(): string {
@@ -57,7 +55,7 @@ export class HubServer {
 
   stop(): void {
     this.server.stop(true)
-    this.storage.stop(true)
+    this.storage[Symbol.dispose]()
   }
 
   private async answer(request: Request, { pathname }: URL): Promise<Response> {
@@ -80,30 +78,25 @@ export class HubServer {
     if (!content) return new Response("Entry not found", { status: 404 })
     this.note(request, file)
     if (isLarge(file)) {
-      const storage = this.storageUrl ?? `http://localhost:${this.storage.port}`
+      const storage = this.storageUrl ?? this.storage.url
       const location = `${storage}/${name}/${file}`
       return new Response(null, { status: 302, headers: { location } })
     }
     return new Response(Buffer.from(content), { headers: { etag: `"${sha1(content)}"` } })
   }
 
-  private large(request: Request, { pathname }: URL): Response {
-    const [, name = "", file = ""] = /^\/([^/]+\/[^/]+)\/(.+)$/.exec(pathname)!
-    this.note(request, `storage ${file}`)
+  private large(asked: Asked): Answer {
+    const [, name = "", file = ""] = /^\/([^/]+\/[^/]+)\/(.+)$/.exec(asked.path)!
+    this.note(asked, `storage ${file}`)
     const content = Buffer.from(this.models[name]![file]!)
     if (this.isDamaged) content[content.length - 1]! ^= 1
-    const start = Number(/^bytes=(\d+)-$/.exec(request.headers.get("range") ?? "")?.[1] ?? 0)
-    const isPart = start > 0 && !this.ignoresRange
-    const from = isPart ? start : 0
-    const headers = isPart
-      ? { "content-range": `bytes ${from}-${content.length - 1}/${content.length}` }
-      : undefined
-    const end = this.breakAfter === undefined ? undefined : from + this.breakAfter
-    const body = content.subarray(from, end)
-    return new Response(body, { status: isPart ? 206 : 200, headers })
+    const answer = this.ignoresRange ? { body: content } : ranged(content, asked)
+    const body = Buffer.from(answer.body ?? "")
+    const left = Math.max(0, (this.breakAfter ?? Infinity) - (content.length - body.length))
+    return { ...answer, body: body.subarray(0, left), length: body.length }
   }
 
-  private note({ headers }: Request, path: string): void {
+  private note({ headers }: Pick<Request, "headers">, path: string): void {
     const range = headers.get("range") ?? undefined
     const authorization = headers.get("authorization") ?? undefined
     this.asked.push({ path, range, authorization })
