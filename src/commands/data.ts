@@ -22,7 +22,7 @@ const FINEWEB = ["fineweb", "fineweb-edu"]
 
 /** The sources that an option goes with. */
 const GOES_WITH: Record<string, readonly string[]> = {
-  from: Object.keys(SOURCES).filter((name) => name !== "plays"),
+  from: Object.keys(SOURCES).filter((name) => !["plays", "tokenizer"].includes(name)),
   seed: ["plays"],
   size: FINEWEB,
   "shard-tokens": [...FINEWEB, OWN],
@@ -113,7 +113,7 @@ whose "text" is its text: {"text": "Once upon a time"}; of a .parquet file each 
       group: "Source",
       kind: "text",
       value: "PATH",
-      help: "a local copy instead of a download (of plays there is none)",
+      help: "a local copy instead of a download (of plays and the tokenizer there is none)",
     },
     {
       name: "size",

@@ -3,12 +3,14 @@
 import { readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { UserError } from "../errors.ts"
+import { writeTokenizer } from "../formats/tokenizer.ts"
 import { builtinCorpus, CORPUS_SEED } from "./corpus.ts"
 import { download, type OnBytes } from "./download.ts"
 import { fileBytes, reason, thousands } from "./files.ts"
 import { nameOf } from "./inputs.ts"
 import { prepareTexts, prepareTinyShakespeare, type Written, writeSplit } from "./prepare.ts"
 import { type Out, withProgress } from "./progress.ts"
+import { Decoder, END_OF_TEXT, VOCABULARY } from "./tokenizer.ts"
 
 export type DataOptions = {
   /** A source's name, or paths. */
@@ -83,6 +85,17 @@ export const SOURCES: Record<string, Source> = {
     return {
       lines: [`${path}  ${thousands(examples)} questions`],
       next: `llm eval CHECKPOINT --hellaswag ${path}`,
+    }
+  },
+
+  tokenizer: async (_, folder) => {
+    const decoder = await Decoder.load()
+    const path = join(folder, "gpt2_tokenizer.bin")
+    const tokens = Array.from({ length: VOCABULARY }, (_, token) => decoder.tokenBytes(token))
+    writeTokenizer(path, { tokens, endOfText: END_OF_TEXT })
+    return {
+      lines: [`${path}  ${thousands(VOCABULARY)} tokens, as llm.c decodes them`],
+      next: `llm info ${path}`,
     }
   },
 }

@@ -6,8 +6,9 @@ import { type DataOptions, data } from "../../src/commands/data.ts"
 import { builtinCorpus } from "../../src/data/corpus.ts"
 import { download } from "../../src/data/download.ts"
 import { duration, Progress } from "../../src/data/progress.ts"
-import { VOCABULARY } from "../../src/data/tokenizer.ts"
+import { Decoder, VOCABULARY } from "../../src/data/tokenizer.ts"
 import { UserError } from "../../src/errors.ts"
+import { readTokenizer } from "../../src/formats/tokenizer.ts"
 import { readTokens } from "../../src/formats/tokens.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "data-"))
@@ -152,6 +153,15 @@ describe("llm data plays", () => {
     const tokens = readTokens(join(outDir, "plays_val.bin"), VOCABULARY)
     expect([...tokens]).not.toEqual([...(await builtinCorpus()).val])
   })
+})
+
+test("llm data tokenizer writes GPT-2's, as llm.c reads it", async () => {
+  const outDir = join(folder, "tokenizer")
+  const path = join(outDir, "gpt2_tokenizer.bin")
+  const { stdout } = await run({ sources: ["tokenizer"], outDir })
+  expect(stdout).toStartWith(`${path}  50,257 tokens, `)
+  const { tokens, endOfText } = readTokenizer(path)
+  expect(Decoder.of(tokens).decode([15496, 995, endOfText])).toBe("Hello world<|endoftext|>")
 })
 
 describe("llm data PATH", () => {
