@@ -49,7 +49,7 @@ export type Input = { path: string; bytes: number }
 
 /** The files that paths stand for: a folder for all that lie below it, in the order of their paths. */
 export function inputsOf(paths: readonly string[]): Input[] {
-  return paths.flatMap((path) => {
+  const inputs = paths.flatMap((path) => {
     if (!isFolder(path)) {
       const bytes = fileBytes(path)
       if (bytes === 0) throw new UserError(`${path}: the file is empty (give a file with text)`)
@@ -61,6 +61,20 @@ export function inputsOf(paths: readonly string[]): Input[] {
     if (withText.length > 0) return withText
     throw new UserError(`${path}: no text lies in this folder (its files must end in ${ENDINGS})`)
   })
+  const seen = new Set<string>()
+  for (const { path } of inputs) {
+    if (seen.has(resolve(path))) throw new UserError(`${path}: it is given twice (leave one out)`)
+    seen.add(resolve(path))
+  }
+  return inputs
+}
+
+/** The files in folders among the paths that are no texts by their names. */
+export function leftOut(paths: readonly string[]): string[] {
+  return paths
+    .filter(isFolder)
+    .flatMap((path) => filesBelow(path).filter((file) => readerOf(file) === undefined))
+    .sort()
 }
 
 /** Files below a folder, hidden ones aside, whose names tell nothing about what is in them. */

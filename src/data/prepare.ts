@@ -14,12 +14,18 @@ import { END_OF_TEXT } from "./tokenizer.ts"
 
 /** An empty `val` means that there is no validation file. */
 export type Split<Run extends TokenRun = TokenRun> = { train: Run; val: Run }
-export type Written = { path: string; tokens: number }
+export type Written = {
+  path: string
+  tokens: number
+  /** Whether it took the place of an older file. */
+  isReplaced?: boolean
+}
 
 const TINY_SHAKESPEARE_VAL_TOKENS = 32_768
 // One input and one target.
 const LEAST_TOKENS = 2
 const PIECE = 2 ** 20 // tokens in memory at once
+const SHARD_DIGITS = 6 // in llm.c's names
 
 /** Tiny Shakespeare as llm.c cuts it: each section a document, the first tokens for validation. */
 export async function prepareTinyShakespeare(
@@ -121,7 +127,7 @@ function nearestDocument(tokens: TokenRun, wanted: number): number | undefined {
 
 /** A file's name: NAME_train.bin, or of shards NAME_train_000000.bin. */
 export function shardName(name: string, split: string, index?: number): string {
-  return `${name}_${split}${index === undefined ? "" : `_${`${index}`.padStart(6, "0")}`}.bin`
+  return `${name}_${split}${index === undefined ? "" : `_${`${index}`.padStart(SHARD_DIGITS, "0")}`}.bin`
 }
 
 export function isShard(name: string, file: string): boolean {
@@ -153,6 +159,13 @@ export function writeSplit(
   shardTokens?: number,
 ): Written[] {
   refuseOlder(folder, name, val.length > 0, shardTokens)
+  const shards = Math.ceil(Math.max(train.length, val.length) / (shardTokens ?? Infinity))
+  if (shards > 10 ** SHARD_DIGITS) {
+    const limit = `more than names of ${SHARD_DIGITS} digits`
+    throw new UserError(
+      `--shard-tokens ${shardTokens} makes ${thousands(shards)} files, ${limit} (try 100000000)`,
+    )
+  }
   const removeFolder = makeFolder("--out-dir", folder)
   const written: Written[] = []
   try {
@@ -162,8 +175,9 @@ export function writeSplit(
         const index = shardTokens === undefined ? undefined : first / size
         const path = join(folder, shardName(name, split, index))
         const shard = part(tokens, first, Math.min(first + size, tokens.length))
+        const isReplaced = existsSync(path)
         writeRun(path, shard)
-        written.push({ path, tokens: shard.length })
+        written.push({ path, tokens: shard.length, isReplaced })
       }
     }
   } catch (error) {

@@ -7,7 +7,7 @@ import { writeTokenizer } from "../formats/tokenizer.ts"
 import { builtinCorpus, CORPUS_SEED } from "./corpus.ts"
 import { download, type OnBytes } from "./download.ts"
 import { fileBytes, reason, thousands } from "./files.ts"
-import { nameOf } from "./inputs.ts"
+import { leftOut, nameOf } from "./inputs.ts"
 import { prepareTexts, prepareTinyShakespeare, type Written, writeSplit } from "./prepare.ts"
 import { type Out, withProgress } from "./progress.ts"
 import { Decoder, END_OF_TEXT, VOCABULARY } from "./tokenizer.ts"
@@ -51,7 +51,7 @@ export const SOURCES: Record<string, Source> = {
     const corpus = await builtinCorpus(seed ?? CORPUS_SEED)
     const { trainNatsPerToken, valNatsPerToken } = corpus
     const note = `entropy  train ${trainNatsPerToken.toFixed(4)}, val ${valNatsPerToken.toFixed(4)} nats a token: the lowest loss that a model can reach`
-    return made(writeSplit(folder, "plays", corpus), note)
+    return made(writeSplit(folder, "plays", corpus), [note])
   },
 
   tinystories: async ({ from, workers }, folder, { stderr }) => {
@@ -84,7 +84,7 @@ export const SOURCES: Record<string, Source> = {
     const { path, examples } = await writeHellaSwag(from ?? address, bytes, folder)
     return {
       lines: [`${path}  ${thousands(examples)} questions`],
-      next: `llm eval CHECKPOINT --hellaswag ${path}`,
+      next: `llm eval CHECKPOINT --hellaswag ${quoted(path)}`,
     }
   },
 
@@ -95,7 +95,7 @@ export const SOURCES: Record<string, Source> = {
     writeTokenizer(path, { tokens, endOfText: END_OF_TEXT })
     return {
       lines: [`${path}  ${thousands(VOCABULARY)} tokens, as llm.c decodes them`],
-      next: `llm info ${path}`,
+      next: `llm info ${quoted(path)}`,
     }
   },
 }
@@ -105,10 +105,15 @@ export const ownTexts: Source = async (options, folder, { stderr }) => {
   const { sources: paths, valFraction = VAL_FRACTION, field = FIELD } = options
   const name = options.name ?? nameOf(paths[0]!)
   const { shardTokens, workers } = options
+  const others = leftOut(paths)
   const written = await withProgress(`tokenizing ${paths.join(", ")}`, stderr, (onBytes) =>
     prepareTexts({ paths, field, valFraction, folder, name, shardTokens, workers, onBytes }),
   )
-  return made(written, valFraction === 0 ? "no validation file, as --val-fraction is 0" : undefined)
+  const notes = [
+    ...(valFraction === 0 ? ["no validation file, as --val-fraction is 0"] : []),
+    ...(others[0] ? [`left out, by their names: ${others.length} files, ${others[0]} first`] : []),
+  ]
+  return made(written, notes)
 }
 
 async function fineWeb(
@@ -127,14 +132,20 @@ async function fineWeb(
 }
 
 /** The line of each file, and the command that trains on them. */
-function made(written: Written[], note?: string): Made {
-  const lines = written.map(({ path, tokens }) => `${path}  ${thousands(tokens)} tokens`)
+function made(written: Written[], notes: string[] = []): Made {
+  const files = written.map(({ path, tokens, isReplaced }) => {
+    const older = isReplaced ? ", in place of an older file" : ""
+    return `${path}  ${thousands(tokens)} tokens${older}`
+  })
   const train = written.filter(({ path }) => /_train(_\d{6})?\.bin$/.test(path))
   const [first = written[0]!] = train
   const all = first.path.replace(/_\d{6}\.bin$/, "_*.bin")
-  const next = all === first.path ? all : `'${all}'`
-  return { lines: note === undefined ? lines : [...lines, note], next: `llm train ${next}` }
+  return { lines: [...files, ...notes], next: `llm train ${quoted(all)}` }
 }
+
+/** An argument as a shell takes it. */
+const quoted = (text: string) =>
+  /^[\w./@%+=:,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
 
 function readFrom(path: string): Uint8Array {
   fileBytes(path, "--from takes a local copy")

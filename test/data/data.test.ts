@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type DataOptions, data } from "../../src/commands/data.ts"
@@ -128,7 +128,11 @@ describe("llm data tinyshakespeare", () => {
     )
     expect(stderr).toContain("of 1.1 MB")
     const fromFile = await run({ ...options, from: real! })
-    expect(fromFile).toEqual({ stdout, stderr: "" })
+    const older = ", in place of an older file"
+    expect(fromFile).toEqual({
+      stdout: stdout.replaceAll(" tokens", ` tokens${older}`),
+      stderr: "",
+    })
     expect(readTokens(join(outDir, "tiny_shakespeare_train.bin"), VOCABULARY).length).toBe(305_260)
   })
 })
@@ -182,10 +186,30 @@ describe("llm data PATH", () => {
 
   test("takes several files, and calls the token files as --name says", async () => {
     const outDir = join(folder, "several")
-    const { stdout, stderr } = await run({ sources: [path, path], outDir, name: "both" })
+    const other = join(folder, "other.txt")
+    writeFileSync(other, "Another text. ".repeat(9))
+    const { stdout, stderr } = await run({ sources: [path, other], outDir, name: "both" })
     expect(readdirSync(outDir).sort()).toEqual(["both_train.bin", "both_val.bin"])
     expect(stdout).toEndWith(`next: llm train ${outDir}/both_train.bin\n`)
-    expect(stderr).toStartWith(`tokenizing ${path}, ${path}\n`)
+    expect(stderr).toStartWith(`tokenizing ${path}, ${other}\n`)
+  })
+
+  test("says what it replaced, what it left out, and quotes what a shell would split", async () => {
+    const texts = join(folder, "it's mine")
+    mkdirSync(texts)
+    writeFileSync(join(texts, "a.txt"), "Words and words. ".repeat(20))
+    writeFileSync(join(texts, "b.pdf"), "")
+    writeFileSync(join(texts, "c"), "")
+    const outDir = join(texts, "out")
+    const { stdout } = await run({ sources: [texts], outDir })
+    expect(stdout).toMatch(/it's mine_train\.bin {2}\d+ tokens\n/)
+    expect(stdout).toContain(`left out, by their names: 2 files, ${texts}/b.pdf first\n`)
+    expect(stdout).toEndWith(
+      `next: llm train '${outDir.replace("'", "'\\''")}/it'\\''s mine_train.bin'\n`,
+    )
+    const again = await run({ sources: [texts], outDir })
+    expect(again.stdout).toMatch(/it's mine_train\.bin {2}\d+ tokens, in place of an older file\n/)
+    expect(again.stdout).toContain("left out, by their names: 4 files")
   })
 
   test("a terminal sees the speed and the time that is left", () => {
@@ -229,6 +253,8 @@ describe("a wrong option is refused in one line", () => {
       "llm data tinyshakespear: no such source",
     ],
     ["a file of another kind", { sources: ["a.pdf"] }, "llm data a.pdf: no such source"],
+    ["a text given twice", { sources: [own, own] }, "own.txt: it is given twice (leave one out)"],
+    ["a text that its folder has", { sources: [own, folder] }, "own.txt: it is given twice"],
     ["a missing text", { sources: [join(folder, "no.txt")] }, "no.txt: cannot read: no such file"],
     ["--from with a folder", { sources: [folder], from: "x" }, "--from x goes with tiny"],
     [

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
@@ -13,6 +13,7 @@ import {
   prepareTinyShakespeare,
   sections,
   type Texts,
+  writeSplit,
 } from "../../src/data/prepare.ts"
 import { Random } from "../../src/data/random.ts"
 import { documentJobs, lineJobs, textJobs } from "../../src/data/readers.ts"
@@ -51,6 +52,15 @@ async function prepare(path: string, valFraction: number, more: Partial<Texts> =
     existsSync(join(out, name)) ? readTokens(join(out, name), VOCABULARY) : []
   return { train: read("own_train.bin"), val: read("own_val.bin"), written, out }
 }
+
+test("more files than their names have digits for are refused before any is written", () => {
+  const split = { train: new Uint16Array(1_000_001), val: new Uint16Array() }
+  const out = mkdtempSync(join(folder, "out-"))
+  expect(() => writeSplit(out, "own", split, 1)).toThrow(
+    "--shard-tokens 1 makes 1,000,001 files, more than names of 6 digits (try 100000000)",
+  )
+  expect(readdirSync(out)).toEqual([])
+})
 
 describe("sections", () => {
   test("keep their blank line, and together are the text", () => {
