@@ -10,8 +10,10 @@ import type { Command } from "../main.ts"
 import { GPT2_VOCABULARY } from "../model/config.ts"
 import { describeConfig } from "../model/program.ts"
 import type { CommandSpec, Options } from "../options.ts"
+import { completeSteps } from "../train/checkpoint.ts"
 import { writeBin } from "../weights/bin.ts"
 import { writeGguf } from "../weights/gguf-write.ts"
+import { countRounded, typeName } from "../weights/numbers.ts"
 import { openModel } from "../weights/open.ts"
 import type { NumberType, WeightSource } from "../weights/source.ts"
 import { writeHub } from "../weights/write-hub.ts"
@@ -19,7 +21,6 @@ import { CHECKPOINT_HELP } from "./specs.ts"
 
 const TYPES = { fp32: "f32", bf16: "bf16", f16: "f16", q8_0: "q8_0" } as const
 type TypeName = keyof typeof TYPES
-const typeName = (type: NumberType) => (type === "f32" ? "fp32" : type)
 
 const spec: CommandSpec = {
   name: "convert",
@@ -108,7 +109,13 @@ async function run(options: Options): Promise<number> {
     if (target === HUB) checkOther(to, [from, source.path, dirname(source.path)])
     const type = chooseType(options, target, source.type)
     const { config, path } = source
-    const written = await withProgress(source, (source) => target.write(to, source, type))
+    // GGUF keeps vectors in fp32 beside matrices of any type; the other formats have one type for all.
+    const isNarrowed = target !== GGUF && type !== "fp32" && TYPES[type] === source.type
+    let rounded = 0
+    const counted = watched(source, (numbers) => {
+      if (isNarrowed) rounded += countRounded(numbers, TYPES[type])
+    })
+    const written = await withProgress(counted, (source) => target.write(to, source, type))
     const rows = [
       ["read", path, typeName(source.type), describeConfig(config)],
       ...written.map((file) => [
@@ -127,10 +134,24 @@ async function run(options: Options): Promise<number> {
       const V = thousands(config.V)
       process.stdout.write(`no tokenizer with it: a vocabulary of ${V} is not GPT-2's\n`)
     }
+    if (rounded > 0) {
+      const wider = `${thousands(rounded)} numbers of fp32 tensors`
+      process.stdout.write(`rounded to ${type}: ${wider} (--type fp32 keeps them as they are)\n`)
+    }
     return 0
   } finally {
     source.close()
   }
+}
+
+/** The same source; `see` sees all that is read. */
+function watched(source: WeightSource, see: (numbers: Float32Array) => void): WeightSource {
+  const { path, config, type } = source
+  const read = (name: string, into: Float32Array, first: number) => {
+    source.read(name, into, first)
+    see(into)
+  }
+  return { path, config, type, read, close: () => source.close() }
 }
 
 /** On a terminal, shows how far the source has been read. */
@@ -139,17 +160,15 @@ async function withProgress<R>(
   work: (source: WeightSource) => Promise<R>,
 ): Promise<R> {
   if (!process.stderr.isTTY) return work(source)
-  const { path, config, type } = source
-  const progress = new Progress(`converting ${path}`, process.stderr)
-  const total = 4 * countParameters(config) // bytes of f32
+  const progress = new Progress(`converting ${source.path}`, process.stderr)
+  const total = 4 * countParameters(source.config) // bytes of f32
   let done = 0
-  const read = (name: string, into: Float32Array, first: number) => {
-    source.read(name, into, first)
-    done += into.byteLength
+  const shown = watched(source, ({ byteLength }) => {
+    done += byteLength
     progress.update(done, total)
-  }
+  })
   try {
-    return await work({ path, config, type, read, close: () => source.close() })
+    return await work(shown)
   } finally {
     progress.clear()
   }
@@ -162,8 +181,12 @@ function checkFree(to: string, isForced: boolean): void {
   }
 }
 
-/** A folder of several files cannot be written over and be read at once. */
+/** A folder of several files cannot be written over and be read at once; and a run's checkpoints are
+ * what its folder is read as, whatever else is put there. */
 function checkOther(to: string, from: string[]): void {
+  if (existsSync(to) && completeSteps(to).length > 0) {
+    throw new UserError(`${to}: it is a run folder (choose another folder)`)
+  }
   const places = [to, ...from].filter(existsSync).map((path) => realpathSync(path))
   if (!existsSync(to) || !places.slice(1).includes(places[0]!)) return
   throw new UserError(`${to}: the model is read from there (choose another folder)`)

@@ -20,6 +20,9 @@ const halves = ({ buffer, byteOffset, length }: Uint8Array) =>
 const asBytes = ({ buffer, byteOffset, byteLength }: Float32Array) =>
   new Uint8Array(buffer, byteOffset, byteLength)
 
+/** As options and messages call a type. */
+export const typeName = (type: NumberType) => (type === "f32" ? "fp32" : type)
+
 export const NUMBERS: Record<NumberType, Storage> = {
   f32: {
     block: 1,
@@ -55,4 +58,14 @@ export const NUMBERS: Record<NumberType, Storage> = {
     },
   },
   q8_0: { block: Q8_BLOCK, bytes: Q8_BYTES, decode: dequantizeQ8, encode: quantizeQ8 },
+}
+
+/** How many of some numbers a type does not hold. */
+export function countRounded(numbers: Float32Array, type: NumberType): number {
+  const { block, bytes, encode, decode } = NUMBERS[type]
+  const stored = new Uint8Array((numbers.length / block) * bytes)
+  const back = new Float32Array(numbers.length)
+  encode(stored, numbers)
+  decode(back, stored, 0)
+  return numbers.reduce((count, number, i) => count + (number === back[i] ? 0 : 1), 0)
 }

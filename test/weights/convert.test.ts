@@ -4,6 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test"
 import {
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -108,6 +109,25 @@ describe("numbers come back as they were", () => {
     converted("own", "own.bin")
     sameFile("over.bin", "own.bin")
   })
+})
+
+test("it says how many numbers of fp32 tensors were rounded to the matrices' type", () => {
+  const config = { maxT: 8, V: 97, Vp: 97, L: 2, NH: 2, C: 16 }
+  const data = Float32Array.from({ length: countParameters(config) }, (_, i) => (i % 9) / 8)
+  const half = 1 + 2 ** -10 // of f16, and not of bf16
+  data.fill(half, -32, -29) // in lnfw
+  writeModel(at("wide.bin"), config, [{ name: "all", data }])
+  converted("wide.bin", "wide.gguf", "--type", "bf16")
+  const said = "rounded to bf16: 3 numbers of fp32 tensors (--type fp32 keeps them as they are)\n"
+  expect(converted("wide.gguf", "narrow.bin")).toEndWith(said)
+  expect(converted("wide.gguf", "narrow/")).toEndWith(said)
+  for (const [to, type] of [
+    ["kept.gguf", "bf16"],
+    ["kept.bin", "fp32"],
+    ["f16/", "f16"],
+  ] as const) {
+    expect(converted("wide.gguf", to, "--type", type, "--force")).not.toContain("rounded")
+  }
 })
 
 describe("what is written for transformers", () => {
@@ -224,6 +244,14 @@ describe("it refuses in one line, and leaves nothing", () => {
         "llm: self/: the model is read from there (choose another folder)\n",
       )
     }
+  })
+
+  test("a run folder, whose checkpoints would be read instead", () => {
+    mkdirSync(at("run"))
+    writeFileSync(at("run/DONE_00000010"), "")
+    expect(refused(HUB_FOLDER, "run/", "--force")).toBe(
+      "llm: run/: it is a run folder (choose another folder)\n",
+    )
   })
 
   test.each([
