@@ -1,7 +1,7 @@
 // A Hugging Face folder as a source of weights: config.json, and model.safetensors or the shards that
 // model.safetensors.index.json lists.
 
-import { existsSync } from "node:fs"
+import { existsSync, readdirSync } from "node:fs"
 import { join } from "node:path"
 import { UserError } from "../errors.ts"
 import { bytesOf } from "../formats/header.ts"
@@ -30,7 +30,11 @@ interface Placed {
 
 /** Opens a folder, or that file of it alone. */
 export function openHuggingFace(folder: string, file?: string): WeightSource {
-  const config = readHubConfig(join(folder, CONFIG_FILE))
+  const described = join(folder, CONFIG_FILE)
+  if (!existsSync(described)) {
+    throw new UserError(`${described}: it is not there, and says what the model is (copy it there)`)
+  }
+  const config = readHubConfig(described)
   const files: SafetensorsFile[] = []
   try {
     const shards = file === undefined ? shardsOf(folder) : undefined
@@ -51,12 +55,22 @@ export function openHuggingFace(folder: string, file?: string): WeightSource {
 const count = (shape: number[]) => shape.reduce((a, b) => a * b, 1)
 const plain = (name: string) => (name.startsWith(PREFIX) ? name.slice(PREFIX.length) : name)
 
+/** Files of a folder that are models by their names. */
+export function modelsIn(folder: string): string[] {
+  const names = readdirSync(folder).filter((name) =>
+    /^model.*\.bin$|\.(gguf|safetensors)$/.test(name),
+  )
+  return names.sort().map((name) => join(folder, name))
+}
+
 /** The shard of every tensor; undefined where the folder has the model in one file. */
 function shardsOf(folder: string): Map<string, string> | undefined {
   const path = join(folder, INDEX_FILE)
   if (existsSync(join(folder, MODEL_FILE))) return undefined
   if (!existsSync(path)) {
-    throw new UserError(`${folder}: it has neither ${MODEL_FILE} nor ${INDEX_FILE} (${HINT})`)
+    const [other] = modelsIn(folder)
+    const hint = other === undefined ? HINT : `give ${other} itself`
+    throw new UserError(`${folder}: it has neither ${MODEL_FILE} nor ${INDEX_FILE} (${hint})`)
   }
   const list = shardList(path)
   return new Map([...list].map(([tensor, file]) => [tensor, join(folder, file)]))

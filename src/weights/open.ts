@@ -2,12 +2,13 @@
 
 import { existsSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
+import { UserError } from "../errors.ts"
 import { InputFile } from "../formats/file.ts"
 import { completeSteps, modelFile } from "../train/checkpoint.ts"
 import { warn } from "../train/display.ts"
 import { openBin } from "./bin.ts"
 import { openGguf } from "./gguf.ts"
-import { CONFIG_FILE, openHuggingFace } from "./huggingface.ts"
+import { CONFIG_FILE, INDEX_FILE, MODEL_FILE, modelsIn, openHuggingFace } from "./huggingface.ts"
 import type { WeightSource } from "./source.ts"
 
 const HINT = "give a model file, a run folder, or a folder that transformers saved"
@@ -45,8 +46,13 @@ export async function openWeights(path: string): Promise<WeightSource> {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     // A run's checkpoints are what the folder is, whatever else was put there.
     const isRun = completeSteps(path).length > 0
-    const isHub = !isRun && existsSync(join(path, CONFIG_FILE))
-    return isHub ? openHuggingFace(path) : openBin(modelFile(path, warn))
+    const hasHub = [CONFIG_FILE, MODEL_FILE, INDEX_FILE].some((name) =>
+      existsSync(join(path, name)),
+    )
+    if (!isRun && hasHub) return openHuggingFace(path)
+    const [model] = isRun ? [] : modelsIn(path)
+    if (model) throw new UserError(`${path}: it is a folder without a checkpoint (give ${model})`)
+    return openBin(modelFile(path, warn))
   }
   const start = firstBytes(path)
   if (start.toString("latin1", 0, 4) === "GGUF") return openGguf(path)

@@ -239,7 +239,10 @@ const FILES: Row[] = [
   ["convert missing.bin x.bin", "missing.bin: cannot read: no such file or folder"],
   ["convert model_short.bin x.bin", "model_short.bin: "],
   ["convert toks.bin x/", /toks\.bin: .*token file/],
-  ["convert alone.safetensors x/", "config.json: cannot read: no such file or folder"],
+  [
+    "convert alone.safetensors x/",
+    "config.json: it is not there, and says what the model is (copy it there)",
+  ],
   ["sample missing.bin", "missing.bin: cannot read"],
   ["sample toks.bin", /toks\.bin: .*token file/],
   ["sample .", ".: it is a folder without a checkpoint"],

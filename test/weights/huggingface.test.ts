@@ -464,10 +464,28 @@ describe("a folder in shards is refused by name", () => {
     expect(refused(files, file)).toStartWith(message)
   })
 
-  test("a folder with neither", () => {
-    const { "config.json": config } = hubFixture()
-    expect(refused({ "config.json": config! }, "")).toStartWith(
-      `: it has neither ${MODEL} nor ${INDEX} (`,
+  test("a folder with neither, which may have a model in another file", async () => {
+    const { "config.json": config, [MODEL]: model } = hubFixture()
+    const lacks = `: it has neither ${MODEL} nor ${INDEX} (give`
+    expect(refused({ "config.json": config! }, "")).toBe(
+      `${lacks} a GPT-2 as transformers saves it)`,
     )
+    for (const name of ["a.gguf", "a.safetensors", "model_00000010.bin"]) {
+      const path = write({ "config.json": config!, [name]: model! })
+      const message = messageOf(() => openHuggingFace(path))
+      expect(message).toBe(`${path}${lacks} ${join(path, name)} itself)`)
+      rmSync(join(path, "config.json"))
+      await expect(openWeights(path)).rejects.toThrow(
+        `${path}: it is a folder without a checkpoint (give ${join(path, name)})`,
+      )
+    }
+  })
+
+  test("a folder without config.json", async () => {
+    const path = write({ [MODEL]: hubFixture()[MODEL]! })
+    const message = `${join(path, "config.json")}: it is not there, and says what the model is (`
+    for (const from of [path, join(path, MODEL)]) {
+      await expect(openWeights(from)).rejects.toThrow(message)
+    }
   })
 })
