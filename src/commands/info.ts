@@ -18,6 +18,7 @@ const spec: CommandSpec = {
     name: "FILE",
     help: "a model, a run folder, token files, a tokenizer, an evaluation, a state",
     required: false,
+    many: true,
   },
   options: [
     {
@@ -31,12 +32,16 @@ const spec: CommandSpec = {
 }
 
 async function run(options: Options): Promise<number> {
-  const file = options.text("file")
-  if (file !== undefined) {
-    if (options.flag("bench")) throw new UserError(`--bench goes without ${file} (leave one out)`)
-    process.stdout.write(await describeFile(file))
-    return 0
+  const files = options.positionals()
+  if (files.length > 0 && options.flag("bench")) {
+    throw new UserError(`--bench goes without ${files[0]} (leave one out)`)
   }
+  for (const [i, file] of files.entries()) {
+    const { text, damage } = await describeFile(file)
+    process.stdout.write(`${i > 0 ? "\n" : ""}${text}`)
+    if (damage) throw damage
+  }
+  if (files.length > 0) return 0
   const sets = await instructionSets()
   const kernels = await openDevice("auto", 0)
   const peak = measurePeak(kernels)

@@ -109,7 +109,8 @@ export function decodeUtf8(path: string, bytes: Uint8Array, offset: number): str
   }
 }
 
-function isPrefixOfText(bytes: Uint8Array): boolean {
+/** Whether bytes are UTF-8, but for a character that may be cut off at their end. */
+export function isPrefixOfText(bytes: Uint8Array): boolean {
   try {
     new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true })
     return true

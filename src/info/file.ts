@@ -1,9 +1,11 @@
 // What a file holds, and whether it is sound: whatever the readers refuse, they refuse here.
 
 import { statSync } from "node:fs"
-import { join } from "node:path"
+import { basename, dirname } from "node:path"
 import { table } from "../bench/table.ts"
 import { thousands } from "../data/files.ts"
+import { isPrefixOfText } from "../data/jobs.ts"
+import { VOCABULARY } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
 import { readChoices } from "../formats/choices.ts"
 import { verifyDone } from "../formats/done.ts"
@@ -12,20 +14,31 @@ import { readTokenizer } from "../formats/tokenizer.ts"
 import { TokenFile } from "../formats/tokens.ts"
 import { parameterTable } from "../model/gpt2.ts"
 import { describeConfig } from "../model/program.ts"
-import { completeSteps, doneName, filesOf } from "../train/checkpoint.ts"
-import { NUMBERS } from "../weights/numbers.ts"
+import { completeSteps, doneName, filesOf, ownSteps } from "../train/checkpoint.ts"
+import { NUMBERS, typeName } from "../weights/numbers.ts"
 import { openWeights } from "../weights/open.ts"
 import type { WeightSource } from "../weights/source.ts"
 
+const START = 512 // bytes that tell what a file is
 const PIECE = 2 ** 20 // numbers looked at at once
 const HALF_WORDS = 65536 // whatever vocabulary the tokens are of
 const WORDS = 2 ** 31
 
+export type Description = {
+  text: string
+  /** What is not sound, where that is a part. */
+  damage?: UserError | undefined
+}
+
 /** Lines about a file or folder. Throws a UserError for one that is not sound. */
-export async function describeFile(path: string): Promise<string> {
+export async function describeFile(path: string): Promise<Description> {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return await describeFolder(path)
-  const describe = BY_MAGIC[magicOf(path)]
-  return describe ? describe(path) : await describeWeights(path)
+  const start = startOf(path)
+  const describe = BY_MAGIC[start.length < 4 ? 0 : start.readInt32LE()]
+  if (start.length > 0 && !start.includes(0) && isPrefixOfText(start)) {
+    throw new UserError(`${path}: it is a text (give a model, or make tokens of it with llm data)`)
+  }
+  return { text: describe ? describe(path) : await describeWeights(path) }
 }
 
 const BY_MAGIC: Record<number, (path: string) => string> = {
@@ -36,12 +49,12 @@ const BY_MAGIC: Record<number, (path: string) => string> = {
   20240801: (path) => describeTokens(path, "Llama 3", WORDS),
 }
 
-function magicOf(path: string): number {
+function startOf(path: string): Buffer {
   const file = new InputFile(path, "give the path of a file")
   try {
-    const word = new Int32Array(1)
-    file.read(new Uint8Array(word.buffer, 0, Math.min(4, file.bytes)), 0)
-    return word[0]!
+    const bytes = Buffer.alloc(Math.min(START, file.bytes))
+    file.read(bytes, 0)
+    return bytes
   } finally {
     file.close()
   }
@@ -50,21 +63,35 @@ function magicOf(path: string): number {
 const rows = (pairs: [string, string][]) =>
   pairs.map(([name, value]) => `${name.padEnd(12)}${value}\n`).join("")
 
-async function describeFolder(path: string): Promise<string> {
+async function describeFolder(path: string): Promise<Description> {
   const steps = completeSteps(path)
-  if (steps.length === 0) return await describeWeights(path)
-  const list = steps.map((step) => [`${step}`, ...filesOf(step), stateOf(path, step)])
-  return table(["step:", "model", "state", "sound"], list)
+  if (steps.length === 0) return { text: await describeWeights(path) }
+  const found = steps.map((step) => ({ step, damage: damageOf(path, step) }))
+  const list = found.map(({ step, damage }) => [
+    `${step}`,
+    ...filesOf(step),
+    damage === undefined ? "yes" : "no",
+  ])
+  const { damage } = found.find(({ damage }) => damage) ?? {}
+  return { text: table(["step:", "model", "state", "sound"], list), damage }
 }
 
-function stateOf(path: string, step: number): string {
+function damageOf(path: string, step: number): UserError | undefined {
   try {
     verifyDone(path, doneName(step), filesOf(step))
-    return "yes"
   } catch (error) {
-    if (error instanceof UserError) return error.message
+    if (error instanceof UserError) return error
     throw error
   }
+}
+
+/** Compares a checkpoint's file with the checksum that its folder has of it, if there is one. */
+function hasChecksum(path: string): boolean {
+  const [name, folder] = [basename(path), dirname(path)]
+  const step = Number(/^(?:model|state)_(\d{8,10})/.exec(name)?.[1])
+  if (!ownSteps(folder).includes(step)) return false
+  verifyDone(folder, doneName(step), filesOf(step), [name])
+  return true
 }
 
 async function describeWeights(path: string): Promise<string> {
@@ -75,13 +102,14 @@ async function describeWeights(path: string): Promise<string> {
       look(source, name, count)
       return [name, shape.join(" × "), thousands(count)]
     })
+    const isChecked = hasChecksum(source.path)
     const { bytes, block } = NUMBERS[source.type]
-    const type = `${source.type}, ${(8 * bytes) / block} bits a number`
+    const type = `${typeName(source.type)}, ${(8 * bytes) / block} bits a number`
     const head = rows([
       ["file", source.path],
       ["model", describeConfig(source.config)],
       ["matrices", type],
-      ["sound", "yes: every number is finite"],
+      ["sound", `yes: ${isChecked ? "its checksum is right, " : ""}every number is finite`],
     ])
     return `${head}\n${table(["tensor", "shape", "numbers:"], list)}`
   } finally {
@@ -106,9 +134,10 @@ function describeTokens(path: string, whose: string, vocabulary: number): string
     for (const token of tokens) largest = Math.max(largest, token)
   }
   file.close()
+  const isForeign = vocabulary === HALF_WORDS && largest >= VOCABULARY
   return rows([
     ["tokens", `${thousands(file.length)}, ${whose}'s format`],
-    ["largest", thousands(largest)],
+    ["largest", `${thousands(largest)}${isForeign ? ", which GPT-2's vocabulary lacks" : ""}`],
     ["sound", "yes: as long as its header says"],
   ])
 }
@@ -142,7 +171,7 @@ function describeState(path: string): string {
       ["masters", header[4] === 1 ? "yes" : "no"],
       ["data", `epoch ${long(34)}, shard ${long(30)}, sequence ${long(36)} of ${long(38)} tokens`],
       ["order", header[5] === 1 ? "shuffled" : "as they stand"],
-      ["sound", `llm info ${join(path, "..")} compares its checksum`],
+      ["sound", hasChecksum(path) ? "yes: its checksum is right" : "no DONE beside it tells"],
     ])
   } finally {
     file.close()

@@ -83,7 +83,7 @@ export function readGguf(file: InputFile): Gguf {
     }
     tensor.at += start
   }
-  checkPlaces(file, tensors)
+  checkPlaces(file, tensors, alignment)
   return { metadata, tensors }
 }
 
@@ -138,8 +138,8 @@ function readTensors(head: Head, count: number): Gguf["tensors"] {
   return tensors
 }
 
-/** Refuses tensors that end behind the file, or that share bytes. */
-function checkPlaces(file: InputFile, tensors: Gguf["tensors"]): void {
+/** Refuses tensors that end behind the file, or that share bytes, and bytes after the last one. */
+function checkPlaces(file: InputFile, tensors: Gguf["tensors"], alignment: number): void {
   const inOrder = [...tensors].sort(([, a], [, b]) => a.at - b.at)
   let last: [name: string, end: number] = ["", 0]
   for (const [name, { at, bytes }] of inOrder) {
@@ -148,6 +148,11 @@ function checkPlaces(file: InputFile, tensors: Gguf["tensors"]): void {
     if (at + bytes > file.bytes) {
       throw file.wrong(`${name} ends at ${thousands(at + bytes)}, but ${sizeOf(file)}`, CUT)
     }
+  }
+  const more = file.bytes - Math.ceil(last[1] / alignment) * alignment
+  if (more > 0 && tensors.size > 0) {
+    const what = `${thousands(more)} bytes follow its last tensor`
+    throw file.wrong(what, "it was added to: copy it again")
   }
 }
 

@@ -2,9 +2,10 @@
 // nobody reads them or they cannot be written.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, openSync, rmSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { writeTokens } from "../../src/formats/tokens.ts"
 import { libraries } from "../../src/native/library.ts"
 import { VERSION } from "../../src/version.ts"
 import { buildExecutable, LLM, run } from "./executable.ts"
@@ -36,6 +37,24 @@ describe("results go to stdout", () => {
       expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
       expect(stdout).toStartWith(`llm ${command}`)
     }
+  })
+
+  test("info describes one file after the other, up to one that is not sound", async () => {
+    const tokens = Uint16Array.of(1, 2, 3)
+    for (const name of ["a.bin", "b.bin"]) writeTokens(join(dir, name), tokens)
+    const one = await llm("info", "a.bin")
+    expect(one).toEqual({ code: 0, stdout: expect.stringContaining("tokens  "), stderr: "" })
+    const { code, stdout, stderr } = await llm("info", "a.bin", "b.bin", "none.bin")
+    expect({ code, stdout }).toEqual({ code: 2, stdout: `${one.stdout}\n${one.stdout}` })
+    expect(stderr).toMatch(/^llm: none\.bin: cannot read: .*\n$/)
+  })
+
+  test("info prints the table of a run that is damaged, then the damage", async () => {
+    mkdirSync(join(dir, "run"))
+    writeFileSync(join(dir, "run", "DONE_00000010"), "nothing\n")
+    const { code, stdout, stderr } = await llm("info", "run")
+    expect({ code, stdout }).toEqual({ code: 2, stdout: expect.stringContaining("| no ") })
+    expect(stderr).toBe("llm: run/DONE_00000010: line 1 is no checksum and name\n")
   })
 
   test("info has every row", async () => {

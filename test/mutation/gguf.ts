@@ -163,6 +163,8 @@ function expected(all: Buffer) {
   taken.sort(([a], [b]) => (a < b ? -1 : 1))
   if (taken.some(([at, end], i) => end > all.length || at < (taken[i - 1]?.[1] ?? 0n)))
     return undefined
+  const end = taken.at(-1)?.[1] ?? 0n
+  if (all.length > ((end + step - 1n) / step) * step) return undefined
 
   const key = (name: string) => values.get(`gpt2.${name}`)
   const names = ["context_length", "embedding_length", "block_count", "attention.head_count"]

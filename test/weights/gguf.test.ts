@@ -452,4 +452,13 @@ describe("a broken GGUF file is refused in one line", () => {
       expect(messageOf(() => openGguf(at("cut.gguf")))).toStartWith(`${at("cut.gguf")}: `)
     }
   })
+  test("with bytes behind its last tensor, but for those that align it", () => {
+    const aligned = Buffer.concat([bytes, Buffer.alloc(-bytes.length & 31)])
+    writeFileSync(at("more.gguf"), aligned)
+    openGguf(at("more.gguf")).close()
+    writeFileSync(at("more.gguf"), Buffer.concat([aligned, Buffer.alloc(7)]))
+    expect(messageOf(() => openGguf(at("more.gguf")))).toBe(
+      `${at("more.gguf")}: 7 bytes follow its last tensor (it was added to: copy it again)`,
+    )
+  })
 })
