@@ -1,6 +1,5 @@
 // llm sample CHECKPOINT
 
-import { thousands } from "../data/files.ts"
 import { loadEncoder } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
 import type { Command } from "../main.ts"
@@ -160,7 +159,7 @@ async function run(options: Options): Promise<number> {
     ? await writer.turns(samplerAt(0), prompt, tokens, encode, config.V)
     : await writer.samples(samples, samplerAt, prompt, tokens)
   log?.write()
-  process.stderr.write(`${writer.speed}, prompt of ${thousands(tokens.length)} included\n`)
+  process.stderr.write(writer.report(tokens.length))
   return signal ? exitCodeOf(signal) : 0
 }
 

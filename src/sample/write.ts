@@ -26,14 +26,17 @@ type Show = (b: number, piece: string) => void
 export class Writer {
   private written = 0 // tokens
   private ms = 0
-  private hasWarned = false
+  private hasDropped = false
 
   constructor(private readonly options: Writing) {}
 
-  /** How much was written, and how fast. */
-  get speed(): string {
+  /** What there is to know when all is written: how much it was, how fast, and what was left out. */
+  report(prompt: number): string {
+    const { context } = this.options
     const perSecond = this.written > 0 ? (this.written / this.ms) * 1000 : 0
-    return `${thousands(this.written)} tokens, ${perSecond.toFixed(1)} tokens/s`
+    const note = `the text is longer than the context of ${thousands(context)} tokens: whenever that was full, its older half was dropped\n`
+    const speed = `${thousands(this.written)} tokens, ${perSecond.toFixed(1)} tokens/s, prompt of ${thousands(prompt)} included\n`
+    return (this.hasDropped ? note : "") + speed
   }
 
   /** Writes `samples` texts, as many at a time as the sampler's batch has. `samplerAt` makes the one
@@ -99,6 +102,7 @@ export class Writer {
       join = texts[0]!.isStopped || sampler.texts[0]!.at(-1) === END_OF_TEXT ? "" : "\n"
       ask()
     }
+    if (stdin.isTTY) stderr.write("\n") // behind the prompt, where Ctrl-D shows nothing
     return undefined
   }
 
@@ -127,20 +131,11 @@ export class Writer {
         show(b, text.push(tokens[b]!))
         this.written++
       }
-      if (sampler.hasDropped) this.warn()
+      this.hasDropped ||= sampler.hasDropped
       if (await stop.heard()) break
     }
     for (const [b, text] of texts.entries()) show(b, text.end())
     this.ms += performance.now() - start
     return await stop.heard()
-  }
-
-  private warn(): void {
-    if (this.hasWarned) return
-    this.hasWarned = true
-    const { context } = this.options
-    process.stderr.write(
-      `the text is longer than the context of ${thousands(context)} tokens: whenever that is full, its older half is dropped\n`,
-    )
   }
 }

@@ -76,7 +76,7 @@ describe("a prompt", () => {
     async () => {
       const { stderr } = await llm(["--prompt", PROMPT.repeat(9), "--samples", "2"])
       const note =
-        "the text is longer than the context of 32 tokens: whenever that is full, its older half is dropped\n"
+        "the text is longer than the context of 32 tokens: whenever that was full, its older half was dropped\n"
       expect(stderr).toStartWith(note)
       expect(stderr.slice(note.length)).toMatch(/^24 tokens, [\d.]+ tokens\/s, .*\n$/)
       const short = await llm(["--prompt", PROMPT, "--context", "9"])
@@ -163,6 +163,29 @@ describe("--interactive", () => {
       expect(two.stderr).toMatch(/^36 tokens, .*\n$/m)
       expect(other.stdout).not.toBe(one.stdout)
       expect(one.code).toBe(0)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "ends at Ctrl-D, and what it says then has lines of its own",
+    async () => {
+      let seen = ""
+      const args = ["sample", "model.bin", "--interactive", "--tokens", "40"]
+      const child = Bun.spawn([LLM, ...args], {
+        cwd: dir,
+        terminal: {
+          data(terminal, bytes) {
+            seen += new TextDecoder().decode(bytes)
+            if (seen === "> ") terminal.write("Yes.\n")
+            else if (seen.endsWith("\n> ")) terminal.write("\x04")
+          },
+        },
+      })
+      expect(await child.exited).toBe(0)
+      expect(seen.replaceAll("\r", "")).toMatch(
+        /\n> \nthe text is longer than the context of 32 tokens: .*\n40 tokens, .*\n$/,
+      )
     },
     TIMEOUT_MS,
   )
