@@ -2,7 +2,6 @@
 
 import { afterAll, describe, expect, test } from "bun:test"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
-import { readFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { gzipSync } from "node:zlib"
@@ -17,6 +16,7 @@ import { END_OF_TEXT, loadEncoder, VOCABULARY } from "../../src/data/tokenizer.t
 import { UserError } from "../../src/errors.ts"
 import { readTokens } from "../../src/formats/tokens.ts"
 import { parquetOf } from "../fixtures/archives.ts"
+import { peakOf } from "../peak.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "inputs-"))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -218,16 +218,8 @@ test("300 MB of text are never in memory together", async () => {
   const module = join(import.meta.dir, "..", "..", "src", "data", "prepare.ts")
   const script = `const { prepareTexts } = await import(${JSON.stringify(module)})
     console.log(JSON.stringify(await prepareTexts(${JSON.stringify(texts)})))`
-  const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe" })
-  // Not child.resourceUsage(), which counts what this process had when it forked.
-  let peakBytes = 0
-  while (child.exitCode === null) {
-    const status = await readFile(`/proc/${child.pid}/status`, "utf8").catch(() => "")
-    peakBytes = 1024 * Number(/VmHWM:\s*(\d+)/.exec(status)?.[1] ?? peakBytes / 1024)
-    await Bun.sleep(10)
-  }
-  expect(child.exitCode).toBe(0)
-  expect(await new Response(child.stdout).text()).toContain('"tokens":20')
+  const { stdout, peakBytes } = await peakOf(script)
+  expect(stdout).toContain('"tokens":20')
   expect(peakBytes).toBeGreaterThan(50e6)
   expect(peakBytes).toBeLessThan(400e6)
 }, 60_000)
