@@ -146,12 +146,17 @@ async function run(options: Options): Promise<number> {
 
 /** The same source; `see` sees all that is read. */
 function watched(source: WeightSource, see: (numbers: Float32Array) => void): WeightSource {
-  const { path, config, type } = source
-  const read = (name: string, into: Float32Array, first: number) => {
-    source.read(name, into, first)
-    see(into)
+  return {
+    path: source.path,
+    config: source.config,
+    type: source.type,
+    typeOf: (name) => source.typeOf(name),
+    read(name, into, first) {
+      source.read(name, into, first)
+      see(into)
+    },
+    close: () => source.close(),
   }
-  return { path, config, type, read, close: () => source.close() }
 }
 
 /** On a terminal, shows how far the source has been read. */

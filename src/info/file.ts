@@ -3,7 +3,7 @@
 import { statSync } from "node:fs"
 import { basename, dirname } from "node:path"
 import { table } from "../bench/table.ts"
-import { thousands } from "../data/files.ts"
+import { fileBytes, thousands } from "../data/files.ts"
 import { isPrefixOfText } from "../data/jobs.ts"
 import { VOCABULARY } from "../data/tokenizer.ts"
 import { UserError } from "../errors.ts"
@@ -36,7 +36,7 @@ export async function describeFile(path: string): Promise<Description> {
   const start = startOf(path)
   const describe = BY_MAGIC[start.length < 4 ? 0 : start.readInt32LE()]
   if (start.length > 0 && !start.includes(0) && isPrefixOfText(start)) {
-    throw new UserError(`${path}: it is a text (give a model, or make tokens of it with llm data)`)
+    return { text: rows([["text", `${thousands(fileBytes(path))} bytes: no model, no tokens`]]) }
   }
   return { text: describe ? describe(path) : await describeWeights(path) }
 }
@@ -100,7 +100,7 @@ async function describeWeights(path: string): Promise<string> {
     const list = parameterTable(source.config).map(({ name, shape }) => {
       const count = shape.reduce((a, b) => a * b, 1)
       look(source, name, count)
-      return [name, shape.join(" × "), thousands(count)]
+      return [name, shape.join(" × "), typeName(source.typeOf(name)), thousands(count)]
     })
     const isChecked = hasChecksum(source.path)
     const { bytes, block } = NUMBERS[source.type]
@@ -111,7 +111,7 @@ async function describeWeights(path: string): Promise<string> {
       ["matrices", type],
       ["sound", `yes: ${isChecked ? "its checksum is right, " : ""}every number is finite`],
     ])
-    return `${head}\n${table(["tensor", "shape", "numbers:"], list)}`
+    return `${head}\n${table(["tensor", "shape", "type", "numbers:"], list)}`
   } finally {
     source.close()
   }

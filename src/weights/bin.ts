@@ -15,11 +15,13 @@ export function openBin(path: string): WeightSource {
     starts.set(name, end)
     end += shape.reduce((a, b) => a * b, 1)
   }
+  const type = dtype === "bf16" ? "bf16" : "f32"
   const padding = config.V * config.C // where wte's padding rows begin
   return {
     path,
     config,
-    type: dtype === "bf16" ? "bf16" : "f32",
+    type,
+    typeOf: () => type,
     read: (name, into, first) => {
       file.read(name, into, starts.get(name)! + first, first)
       if (name === "wte") into.fill(0, Math.max(0, padding - first))

@@ -45,11 +45,15 @@ class GgufSource implements WeightSource {
   }
 
   get type() {
-    return this.tensors.get("blk.0.attn_qkv.weight")!.type
+    return this.typeOf("qkvw")
+  }
+
+  typeOf(name: string) {
+    return this.tensors.get(this.parameter(name).tensors[0]!)!.type
   }
 
   read(name: string, into: Float32Array, first: number): void {
-    const { tensors, dims } = this.table.find((parameter) => parameter.name === name)!
+    const { tensors, dims } = this.parameter(name)
     const size = dims.reduce((a, b) => a * b)
     for (let done = 0; done < into.length; ) {
       const layer = Math.floor((first + done) / size)
@@ -63,6 +67,10 @@ class GgufSource implements WeightSource {
       this.readTensor(tensors[layer]!, part, at)
       done += part.length
     }
+  }
+
+  private parameter(name: string): GgufParameter {
+    return this.table.find((parameter) => parameter.name === name)!
   }
 
   /** Fills `into`, at most a piece, from number `first` of a tensor on. */

@@ -32,7 +32,8 @@ interface Placed {
 export function openHuggingFace(folder: string, file?: string): WeightSource {
   const described = join(folder, CONFIG_FILE)
   if (!existsSync(described)) {
-    throw new UserError(`${described}: it is not there, and says what the model is (copy it there)`)
+    const what = `no ${CONFIG_FILE} lies with it, which says what the model is (copy it there)`
+    throw new UserError(`${file ?? folder}: ${what}`)
   }
   const config = readHubConfig(described)
   const files: SafetensorsFile[] = []
@@ -131,6 +132,11 @@ class HubSource implements WeightSource {
       if (name === "lm_head.weight") this.checkTied(left.get(name)!)
       else if (!isBuffer(name)) throw file.wrong(`${name} is no tensor of a GPT-2`, HINT)
     }
+  }
+
+  typeOf(name: string): NumberType {
+    const { file, name: stored } = this.parts.get(name)![0]!
+    return file.typeOf(stored)!
   }
 
   read(name: string, into: Float32Array, first: number): void {

@@ -11,6 +11,8 @@ export interface WeightSource {
   readonly config: Config
   /** Of its matrices. */
   readonly type: NumberType
+  /** Of a parameter; where it is a stack, of its first layer. */
+  typeOf(name: string): NumberType
   /** Fills `into` with numbers of a parameter, from number `first` on: in the names, the stacks of
    * layers, the order and the (out, in) matrices of the parameter table, padding rows of wte as 0.
    * Throws a UserError for numbers that are not finite, and for a file that has become shorter. */

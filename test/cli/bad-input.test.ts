@@ -241,7 +241,7 @@ const FILES: Row[] = [
   ["convert toks.bin x/", /toks\.bin: .*token file/],
   [
     "convert alone.safetensors x/",
-    "config.json: it is not there, and says what the model is (copy it there)",
+    "alone.safetensors: no config.json lies with it, which says what the model is (copy",
   ],
   ["sample missing.bin", "missing.bin: cannot read"],
   ["sample toks.bin", /toks\.bin: .*token file/],

@@ -46,7 +46,7 @@ describe("a model", () => {
     )
     expect(text).toContain("matrices    fp32, 32 bits a number\n")
     expect(text).toContain("sound       yes: every number is finite\n")
-    expect(text).toContain("| fcw      | 2 × 128 × 32 |   8,192 |\n")
+    expect(text).toContain("| fcw      | 2 × 128 × 32 | fp32 |   8,192 |\n")
     expect(text.match(/^\| /gm)).toHaveLength(2 + 16)
   })
 
@@ -54,7 +54,10 @@ describe("a model", () => {
     const source = await openWeights(model("from.bin"))
     await writeGguf(at("q8.gguf"), source, "q8_0")
     source.close()
-    expect(await textOf(at("q8.gguf"))).toContain("matrices    q8_0, 8.5 bits a number\n")
+    const text = await textOf(at("q8.gguf"))
+    expect(text).toContain("matrices    q8_0, 8.5 bits a number\n")
+    expect(text).toContain("| fcw      | 2 × 128 × 32 | q8_0 |   8,192 |\n")
+    expect(text).toContain("| fcb      | 2 × 128      | fp32 |     256 |\n")
   })
 
   test("with a number that is none is not sound", async () => {
@@ -125,7 +128,8 @@ describe("other files", () => {
   test("a text is called one, and what nobody knows is refused in one line", async () => {
     for (const text of ["a note", `${"x".repeat(511)}\u00e9`, '{"model_type":"gpt2"}']) {
       writeFileSync(at("note"), text)
-      await expect(describeFile(at("note"))).rejects.toThrow(`${at("note")}: it is a text (`)
+      const bytes = Buffer.byteLength(text)
+      expect(await textOf(at("note"))).toBe(`text        ${bytes} bytes: no model, no tokens\n`)
     }
     writeFileSync(at("picture.png"), Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 13, 10, 26, 10, 0, 0))
     for (const path of [at("picture.png"), at("nothing")]) {
