@@ -218,7 +218,8 @@ function tooMany(command: CommandSpec, given: Map<string, Value>, arg: string): 
     return new UserError(`llm ${name} takes ${both}, but then got ${arg} (${SEE(command)})`)
   }
   const got = `${given.get(keyOf(first))} and ${arg}`
-  return new UserError(`llm ${name} takes one ${first.name}, but got ${got} (quote a glob)`)
+  const hint = first.name === "TOKENS" ? "quote a glob" : SEE(command)
+  return new UserError(`llm ${name} takes one ${first.name}, but got ${got} (${hint})`)
 }
 
 const SEE = (command: CommandSpec) => `see llm ${command.name} --help`

@@ -7,6 +7,7 @@ import type { Out } from "../data/progress.ts"
 import { type DataOptions, FIELD, ownTexts, SOURCES, VAL_FRACTION } from "../data/sources.ts"
 import { UserError } from "../errors.ts"
 import type { Command } from "../main.ts"
+import { nearest } from "../nearest.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { int } from "./specs.ts"
 
@@ -65,10 +66,11 @@ function check(options: DataOptions): void {
   }
   const unknown = sources.find((one) => one !== named && !isText(one))
   if (unknown !== undefined) {
-    const all = Object.keys(SOURCES).join(", ")
-    throw new UserError(
-      `llm data ${unknown}: no such source (try ${all}, a folder, or a path that ends in ${ENDINGS})`,
-    )
+    const names = Object.keys(SOURCES)
+    const near = nearest(unknown, names)
+    const others = `try ${names.join(", ")}, a folder, or a path that ends in ${ENDINGS}`
+    const hint = near === undefined ? others : `did you mean ${near}?`
+    throw new UserError(`llm data ${unknown}: no such source (${hint})`)
   }
   const given = {
     from,

@@ -9,7 +9,8 @@ export type HubFile = RemoteFile & { name: string }
 
 export const MIRROR_HINT = "give a local copy with --from, or name a mirror in HF_ENDPOINT"
 
-function endpoint(): string {
+/** Where the hub is. */
+export function endpoint(): string {
   const url = process.env.HF_ENDPOINT || "https://huggingface.co"
   if (URL.canParse(url)) return url.replace(/\/+$/, "")
   throw new UserError(`HF_ENDPOINT ${url} is not a URL (try https://huggingface.co)`)

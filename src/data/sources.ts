@@ -109,9 +109,10 @@ export const ownTexts: Source = async (options, folder, { stderr }) => {
   const written = await withProgress(`tokenizing ${paths.join(", ")}`, stderr, (onBytes) =>
     prepareTexts({ paths, field, valFraction, folder, name, shardTokens, workers, onBytes }),
   )
+  const more = others.length > 1 ? ` and ${thousands(others.length - 1)} more` : ""
   const notes = [
     ...(valFraction === 0 ? ["no validation file, as --val-fraction is 0"] : []),
-    ...(others[0] ? [`left out, by their names: ${others.length} files, ${others[0]} first`] : []),
+    ...(others[0] ? [`left out, by their names: ${others[0]}${more}`] : []),
   ]
   return made(written, notes)
 }

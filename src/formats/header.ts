@@ -16,6 +16,13 @@ const KINDS: Record<number, string> = {
   20240527: "an optimizer state",
   20240801: "a Llama 3 token file",
   20240803: "a Llama 3 model",
+  1179993927: "a GGUF file",
+}
+
+/** What a file is that begins with this word. */
+export function kindOf(word: number): string | undefined {
+  const letters = Buffer.from(Int32Array.of(word).buffer).toString("latin1")
+  return KINDS[word] ?? (/^[\x20-\x7e\n\r\t]{4}$/.test(letters) ? "a text" : undefined)
 }
 
 export type Kind = {
@@ -58,7 +65,7 @@ export class BinaryFile extends InputFile {
     this.read(new Uint8Array(this.header.buffer, 0, Math.min(bytes, HEADER_BYTES)), 0)
     const [magic = 0, version = 0] = this.header
     if (magic !== kind.magic) {
-      const found = KINDS[magic] ?? `it starts with ${magic}, not ${kind.magic}`
+      const found = kindOf(magic) ?? `it starts with ${magic}, not ${kind.magic}`
       throw this.wrong(`not ${KINDS[kind.magic]}: ${found}`, kind.hint)
     }
     if (bytes < HEADER_BYTES) {

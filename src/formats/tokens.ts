@@ -8,7 +8,7 @@
 import { type BigIntStats, closeSync, fstatSync, openSync, readSync, statSync } from "node:fs"
 import { fileBytes, NewFile, reason, thousands } from "../data/files.ts"
 import { UserError } from "../errors.ts"
-import { bytesOf, HEADER_BYTES, headerBytes } from "./header.ts"
+import { bytesOf, HEADER_BYTES, headerBytes, kindOf } from "./header.ts"
 
 const FORMATS = [
   { magic: 20240520, version: 1, tokenBytes: 2, Numbers: Uint16Array },
@@ -191,9 +191,11 @@ function checkHeader(path: string, bytes: number, head: Int32Array, vocabulary: 
 
 function checkHeaderless(path: string, bytes: number, first: number, vocabulary: number): Layout {
   if (first < 0 || first >= vocabulary) {
-    throw new UserError(
-      `${path}: not a token file: it starts with ${first}, which is neither a magic (${FORMATS.map((f) => f.magic).join(" or ")}) nor a token below ${thousands(vocabulary)} (${HINT})`,
-    )
+    const words = FORMATS.map((f) => f.magic).join(" or ")
+    const found =
+      kindOf(first) ??
+      `it starts with ${first}, which is neither a magic (${words}) nor a token below ${thousands(vocabulary)}`
+    throw new UserError(`${path}: not a token file: ${found} (${HINT})`)
   }
   const { tokenBytes } = HEADERLESS
   if (bytes % tokenBytes !== 0) {

@@ -9,6 +9,7 @@ import { getHFHubCachePath, HubApiError, modelInfo, pathsInfo } from "@huggingfa
 import type { Fetching } from "../data/download.ts"
 import { fetchFile, type RemoteFile } from "../data/fetch-file.ts"
 import { reason, writeWhole } from "../data/files.ts"
+import { endpoint } from "../data/hub.ts"
 import { type Out, withProgress } from "../data/progress.ts"
 import { UserError } from "../errors.ts"
 import { readHubConfig } from "./hf-config.ts"
@@ -25,10 +26,9 @@ export async function fetchModel(
   stderr: Out = process.stderr,
   pauseMs?: number,
 ): Promise<string> {
-  const endpoint = (process.env.HF_ENDPOINT || "https://huggingface.co").replace(/\/+$/, "")
   const repository = join(getHFHubCachePath(), `models--${name.replace("/", "--")}`)
   const isOffline = /^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? "")
-  const hub = new Hub(endpoint, name, pauseMs)
+  const hub = new Hub(endpoint(), name, pauseMs)
   const commit = isOffline ? "HF_HUB_OFFLINE is set" : await hub.commit()
   if (COMMIT.test(commit)) return download(hub, commit, repository, stderr)
   const folder = cachedSnapshot(repository)

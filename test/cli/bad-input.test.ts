@@ -90,6 +90,8 @@ function optionRows(): Row[] {
 const COMMANDS: Row[] = [
   ["trian", "no command trian (did you mean train?)"],
   ["--what", "no command --what"],
+  ["train a.bin b.bin", "llm train takes one TOKENS, but got a.bin and b.bin (quote a glob)"],
+  ["sample a To be", "llm sample takes one CHECKPOINT, but got a and To (see llm sample --help)"],
 ]
 
 const EVAL = "eval model.bin --val toks_low.bin --batch 1"

@@ -203,13 +203,13 @@ describe("llm data PATH", () => {
     const outDir = join(texts, "out")
     const { stdout } = await run({ sources: [texts], outDir })
     expect(stdout).toMatch(/it's mine_train\.bin {2}\d+ tokens\n/)
-    expect(stdout).toContain(`left out, by their names: 2 files, ${texts}/b.pdf first\n`)
+    expect(stdout).toContain(`left out, by their names: ${texts}/b.pdf and 1 more\n`)
     expect(stdout).toEndWith(
       `next: llm train '${outDir.replace("'", "'\\''")}/it'\\''s mine_train.bin'\n`,
     )
     const again = await run({ sources: [texts], outDir })
     expect(again.stdout).toMatch(/it's mine_train\.bin {2}\d+ tokens, in place of an older file\n/)
-    expect(again.stdout).toContain("left out, by their names: 4 files")
+    expect(again.stdout).toContain("/b.pdf and 3 more\n")
   })
 
   test("a terminal sees the speed and the time that is left", () => {
@@ -250,7 +250,7 @@ describe("a wrong option is refused in one line", () => {
     [
       "an unknown source",
       { sources: ["tinyshakespear"] },
-      "llm data tinyshakespear: no such source",
+      "llm data tinyshakespear: no such source (did you mean tinyshakespeare?)",
     ],
     ["a file of another kind", { sources: ["a.pdf"] }, "llm data a.pdf: no such source"],
     ["a text given twice", { sources: [own, own] }, "own.txt: it is given twice (leave one out)"],

@@ -121,9 +121,13 @@ describe("a broken token file is refused in one line", () => {
     [
       "a model",
       file("model.bin", withHeader(20240326, 3, 4, good)),
-      "not a token file: it starts with 20240326",
+      "not a token file: a GPT-2 model",
     ],
-    ["text", file("text.bin", new TextEncoder().encode("First Citizen:\n")), "not a token file"],
+    [
+      "text",
+      file("text.bin", new TextEncoder().encode("First Citizen:\n")),
+      "not a token file: a text (make",
+    ],
     [
       "headerless with an odd size",
       file("headerless-odd.bin", bytesOf(Int32Array.of(1, 2)).subarray(0, 7)),

@@ -259,6 +259,11 @@ describe("what cannot be had is one line", () => {
     },
   )
 
+  test("an address that is none", async () => {
+    process.env.HF_ENDPOINT = "mirror"
+    expect(await refusal()).toBe("HF_ENDPOINT mirror is not a URL (try https://huggingface.co)")
+  })
+
   test("a cache that cannot be written", async () => {
     writeFileSync(join(folder, "file"), "")
     process.env.HF_HUB_CACHE = join(folder, "file")
