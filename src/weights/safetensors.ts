@@ -63,6 +63,9 @@ export class SafetensorsFile extends InputFile {
       throw this.wrong(`${this.bytes} bytes are too few for safetensors`, HINT)
     const first = new Uint8Array(LENGTH_BYTES)
     this.read(first, 0)
+    if (Buffer.from(first).toString("latin1") === "version ") {
+      throw this.wrong("it is what git-lfs puts in place of a large file", "run git lfs pull there")
+    }
     const length = Number(new DataView(first.buffer).getBigUint64(0, true))
     const room = Math.min(this.bytes - LENGTH_BYTES, MAX_HEADER)
     if (length > room) {

@@ -176,6 +176,11 @@ describe("a safetensors file is refused by name", () => {
     ["nothing", Buffer.alloc(0), "0 bytes are too few for safetensors"],
     ["seven bytes", Buffer.alloc(7), "7 bytes are too few for safetensors"],
     ["a header of 2⁶³ bytes", long(2n ** 63n), "its header of 9,223,372,036,854,776,000 bytes is"],
+    [
+      "a pointer of git-lfs",
+      Buffer.from("version https://git-lfs.github.com/spec/v1\n"),
+      "it is what git-lfs puts in place of a large file (run git lfs pull there)",
+    ],
     ["a header longer than the file", long(35_641n), "its header of 35,641 bytes is too long for"],
     ["a header that ends early", long(1000n), "its header is not JSON"],
     ["a list", withHeader("[]", Buffer.alloc(0)), "its header is no JSON object"],
