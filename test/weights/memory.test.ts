@@ -51,5 +51,5 @@ test.each([
     expect(peakBytes).toBeGreaterThan(50e6)
     expect(peakBytes).toBeLessThan(400e6)
   },
-  60_000,
+  120_000,
 )
