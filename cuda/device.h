@@ -1,41 +1,60 @@
 /* What a kernel library whose arrays lie in a device's own memory offers beside llm.h's kernels.
  *
  * Everything is queued on one stream in the order of the calls and may still be running when a call
- * returns. Status: 0, or the code of the first error since the last status was asked for, which
+ * returns. Status: 0, or the code of the first error since a status was last returned, which
  * device_message words. Nothing here prints or exits. */
 #ifndef LLM_DEVICE_H
 #define LLM_DEVICE_H
 
-/* Takes the GPU of that index (0: the first that CUDA_VISIBLE_DEVICES leaves) for this process, with
- * cuBLASLt from that file: 0-terminated text. Returns a status. Called once, before all else. */
+/* The GPUs that CUDA_VISIBLE_DEVICES leaves, or -1 with a message: no driver, or an old one. May be
+ * asked before device_open. */
+int device_count(void);
+
+/* Takes the GPU of that index for this process, with the cuBLASLt of that file: 0-terminated text.
+ * Returns a status. Called once, before all that follows. */
 int device_open(int index, const char *cublaslt);
 
-/* Writes the name of the GPU, or the words for the last status that was not 0: at most `size` bytes
- * with the 0 at the end. */
+/* Writes the GPU's name, its address on the bus, or the words for the last status that was not 0: at
+ * most `size` bytes with the 0 at the end. */
 void device_name(char *out, int size);
+void device_bus(char *out, int size);
 void device_message(char *out, int size);
 
-/* Bytes of memory the GPU has, and has free. */
-i64 device_memory(int index);
-i64 device_memory_free(int index);
+/* Bytes of memory that the GPU has, and has free. */
+i64 device_memory(void);
+i64 device_memory_free(void);
 
-/* Memory on the device, aligned to 512 bytes, zeroed; 0 where there is not enough. */
+/* CUDA's version as the driver has it: 1000·major + 10·minor. */
+int device_driver(void);
+
+/* Memory on the device, aligned to 256 bytes or more, zeroed; 0 where there is not enough. */
 i64 device_allocate(i64 bytes);
 int device_free(i64 address);
 
-/* Copies between the host's memory and the device's. An upload's source may be reused on return; a
- * download waits until everything before it is done. Both return a status. */
+/* Copies between the host's memory and the device's, or within that. An upload's source may be reused
+ * on return; a download waits until everything before it is done. All return a status. */
 int device_upload(i64 to, const void *from, i64 bytes);
 int device_download(void *to, i64 from, i64 bytes);
+int device_copy(i64 to, i64 from, i64 bytes);
 
-/* Waits until everything queued is done; returns the status. */
-int device_wait(int spin);
+/* A download that waits for nothing: at most DEVICE_FETCH_BYTES bytes as they are when everything
+ * before is done. Returns a number, or -1; device_fetched(number) waits for that copy alone, writes
+ * the bytes, and returns a status. The last DEVICE_FETCHES numbers are valid. */
+#define DEVICE_FETCH_BYTES 256
+#define DEVICE_FETCHES 16
+int device_fetch(i64 from, i64 bytes);
+int device_fetched(void *to, int number, i64 bytes);
 
-/* From device_record to device_recorded, calls are recorded instead of run; what was recorded becomes
- * the graph of that number (0..15, replacing an older one), which device_replay queues as one. All
- * return a status. */
-int device_record(int graph);
-int device_recorded(int graph);
-int device_replay(int graph);
+/* Waits until everything queued is done; the status. device_status does not wait, and knows only of
+ * what has failed by now. */
+int device_wait(void);
+int device_status(void);
+
+/* Between the two, calls are recorded instead of run. device_recorded returns the graph that they
+ * make, or 0; device_replay queues it as one, and returns a status. */
+int device_record(void);
+i64 device_recorded(void);
+int device_replay(i64 graph);
+void device_forget(i64 graph);
 
 #endif

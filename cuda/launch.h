@@ -6,17 +6,20 @@
 #ifndef LLM_LAUNCH_H
 #define LLM_LAUNCH_H
 
+/* The contract's functions are what the library shows; all else is compiled hidden. */
+#pragma GCC visibility push(default)
 extern "C" {
 #include "../c/llm.h"
 }
+#pragma GCC visibility pop
 
 #ifdef LLM_EMULATED
 #include "emulation.h"
 #else
 #include <cuda_runtime.h>
 
-/* The one stream that all work is queued on, and the first error since device_status was asked
- * (device.cu). */
+/* The one stream that all work is queued on, and what keeps the first error until device_status is
+ * asked (device.cu). */
 extern cudaStream_t stream;
 void keep_error(cudaError_t error);
 
@@ -40,6 +43,9 @@ static inline void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t sh
     extern __shared__ __align__(1024) char dynamic_shared[]; \
     type *const name = reinterpret_cast<type *>(dynamic_shared)
 #endif
+
+/* Keeps an error that CUDA has no words for. */
+void keep_failure(const char *what);
 
 #define DEVICE static __device__ __forceinline__
 #define KERNEL static __global__ void
