@@ -11,7 +11,7 @@ import { writeTokens } from "../src/formats/tokens.ts"
 import type { Config } from "../src/model/config.ts"
 import { initialize } from "../src/model/initialize.ts"
 import { decodeProgram, describeConfig } from "../src/model/program.ts"
-import { loadWeights, views } from "../src/model/weights.ts"
+import { loadWeights, places } from "../src/model/weights.ts"
 import type { Kernels } from "../src/native/library.ts"
 import { Program } from "../src/program/link.ts"
 import { openBin } from "../src/weights/bin.ts"
@@ -88,7 +88,7 @@ async function writeAndRead(kernels: Kernels, config: Config, path: string): Pro
     const program = await Program.link(tensors, kernels)
     if (run < 0) {
       initialize(program, tensors, config, kernels, SEED)
-      writeModel(path, config, views(program, tensors.parameters, config))
+      writeModel(path, config, [...places(program, tensors.parameters, config)])
     } else {
       const start = performance.now()
       const source = openBin(path)

@@ -63,6 +63,7 @@ export async function callByCall(
     for (const { kernel, values, times } of calls) {
       const start = performance.now()
       kernels.call(kernel, ...values)
+      kernels.wait()
       times.push(performance.now() - start)
     }
   }

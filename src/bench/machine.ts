@@ -3,7 +3,6 @@
 import { readFileSync } from "node:fs"
 import type { Precision } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
-import { allocate } from "../native/memory.ts"
 import { measurePeak } from "../native/peak.ts"
 import { giga } from "./table.ts"
 
@@ -49,14 +48,16 @@ export function describeLimits(kernels: Kernels, measured: Limits[]): string {
 /** a += b over arrays that no cache holds: two reads and a write an element. */
 function measureBandwidth(kernels: Kernels): number {
   const bytes = STREAM_ELEMENTS * 4
-  const memory = allocate(2 * bytes)
+  const memory = kernels.allocate(2 * bytes)
   const [a, b] = [memory.address, memory.address + bytes]
-  const view = memory.view(Float32Array, 0, 2 * STREAM_ELEMENTS)
-  view.fill(1) // pages that were never written would all be read as one page of zeros
+  // Pages that were never written would all be read as one page of zeros.
+  const ones = new Float32Array(STREAM_ELEMENTS / 60).fill(1)
+  for (let at = 0; at < 2 * bytes; at += ones.byteLength) memory.write(ones, at)
   let best = 0
   for (let run = 0; run < STREAM_RUNS; run++) {
     const start = performance.now()
     kernels.call("add_forward", a, a, b, STREAM_ELEMENTS)
+    kernels.wait()
     best = Math.max(best, (3 * bytes * 1000) / (performance.now() - start))
   }
   memory.free()

@@ -7,6 +7,7 @@ import { type TrainingProgram, trainingProgram } from "../model/program.ts"
 import type { Precision } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
 import { Program } from "../program/link.ts"
+import { elements } from "../program/tensor.ts"
 import { callByCall, type Share, sharesOf, type Timed } from "./calls.ts"
 import { bestLimits, describeLimits, measureLimits, residentMemory } from "./machine.ts"
 import { digits, duration, giga, median, percent, table } from "./table.ts"
@@ -66,12 +67,18 @@ export async function benchStep(
 
 /** A linked step on random tokens that has run once, and so touched every page. */
 export async function readyStep(kernels: Kernels, { config, B, T, precision }: StepShape) {
-  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW, precision })
+  const source = trainingProgram(config, {
+    ...{ B, T, accumulation: 1, adamw: ADAMW, precision },
+    platform: kernels.platform,
+  })
   const program = await Program.link(source, kernels)
   initialize(program, source, config, kernels, SEED)
   for (const tensor of [source.tokens, source.targets]) {
-    const view = program.view(tensor)
-    for (let i = 0; i < view.length; i++) view[i] = Math.floor(Math.random() * config.V)
+    const ids = { length: elements(tensor) }
+    program.write(
+      tensor,
+      Int32Array.from(ids, () => Math.random() * config.V),
+    )
   }
   runStep(program)
   return { source, program }
@@ -82,6 +89,7 @@ export function runStep(program: Program): number[] {
   return Object.entries(PHASES).map(([name, runtime]) => {
     const start = performance.now()
     program.run(name, ...Object.values(runtime))
+    program.wait()
     return performance.now() - start
   })
 }

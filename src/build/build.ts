@@ -5,11 +5,14 @@ import { mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { CORPUS_FILE, CORPUS_SEED, makeCorpus, packCorpus } from "../data/corpus.ts"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
+import { buildCuda } from "./cuda.ts"
 import { buildNative } from "./native.ts"
 
 process.chdir(join(import.meta.dir, "..", ".."))
 const { warning } = await buildNative((line) => console.error(line))
 if (warning) console.error(`warning: ${warning}`)
+const { missing } = await buildCuda((line) => console.error(line))
+if (missing) console.error(`without kernels for a GPU: ${missing}`)
 
 const reference = readdirSync("c/reference").map((name) => join("c/reference", name))
 const libraries = warning

@@ -29,7 +29,7 @@ const spec: CommandSpec = {
 
 async function run(options: Options): Promise<number> {
   const { config } = await chooseModel(options)
-  const { emitted } = await emitProgram(planned(options, config))
+  const { emitted } = await emitProgram(planned(options, config, "cpu"))
   process.stdout.write(emitted.source)
   return 0
 }

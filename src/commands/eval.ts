@@ -12,7 +12,7 @@ import { type Config, GPT2_VOCABULARY } from "../model/config.ts"
 import { type EvaluationProgram, evaluationProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
-import { type Device, openDevice } from "../native/device.ts"
+import { type Device, findDevice, openDevice, platformOf, USUAL } from "../native/device.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
@@ -93,14 +93,15 @@ async function run(options: Options): Promise<number> {
   const choices = openChoices(options, config, T)
   const data = await openValidation(options, path, { B, T, vocabulary: config.V })
 
-  const precision = options.text("precision") as Precision
-  const device = options.text("device") as Device
-  const kernels = await openDevice(device, options.number("threads"), precision)
+  const found = await findDevice(options.text("device") as Device)
+  const platform = platformOf(found)
+  const precision = (options.text("precision") ?? USUAL[platform].precision) as Precision
+  const kernels = await openDevice(found, options.number("threads"), precision)
   using stop = new Stop()
   let head = path === given ? "" : `${path}\n` // which model of a folder
   const measure = async (T: number, result: (linked: Linked) => Promise<string | undefined>) => {
-    const { tensors } = fitting(options, (classifierRows) => {
-      return evaluationProgram(config, { B, T, precision, classifierRows })
+    const { tensors } = fitting(options, kernels.usableMemory(), (classifierRows) => {
+      return evaluationProgram(config, { B, T, precision, platform, classifierRows })
     })
     const program = await Program.link(tensors, kernels)
     loadWeights(source, program, tensors, kernels)

@@ -6,7 +6,8 @@ import { thousands } from "../data/files.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { trainingProgram } from "../model/program.ts"
-import type { Contract, Precision } from "../native/contract.ts"
+import type { Contract, Platform, Precision } from "../native/contract.ts"
+import { type Device, findDevice, platformOf, USUAL } from "../native/device.ts"
 import { contract } from "../native/library.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import type { ProgramSource } from "../program/link.ts"
@@ -15,6 +16,7 @@ import { RECOMPUTE, type Recompute } from "../program/recompute.ts"
 import { chooseModel, chooseRewrites, chooseShape } from "../train/settings.ts"
 import {
   CONFIG_OPTION,
+  DEVICE_OPTION,
   MODEL_OPTIONS,
   PRECISION_OPTION,
   REWRITE_OPTIONS,
@@ -29,24 +31,38 @@ const spec: CommandSpec = {
     ...SHAPE_OPTIONS,
     PRECISION_OPTION,
     ...REWRITE_OPTIONS,
+    DEVICE_OPTION,
     CONFIG_OPTION,
   ],
   examples: ["llm plan --init gpt2:d12 --batch 4 --context 64"],
 }
 
 /** The program of a run with these options; AdamW's numbers do not change its memory. */
-export function planned(options: Options, config: Config, rewrites = chooseRewrites(options)) {
-  const shape = chooseShape(options, config)
+export function planned(
+  options: Options,
+  config: Config,
+  platform: Platform,
+  rewrites = chooseRewrites(options),
+) {
+  const usual = USUAL[platform]
+  const shape = chooseShape(options, config, usual.context)
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
-  const precision = options.text("precision") as Precision
-  return trainingProgram(config, { ...shape, precision, adamw, ...rewrites })
+  const precision = (options.text("precision") ?? usual.precision) as Precision
+  return trainingProgram(config, { ...shape, precision, platform, adamw, ...rewrites })
+}
+
+/** Where the run would compute; a GPU that is asked for by name need not be there. */
+export async function chosenPlatform(options: Options): Promise<Platform> {
+  const device = options.text("device") as Device
+  return device === "cuda" ? "cuda" : platformOf(await findDevice(device))
 }
 
 async function run(options: Options): Promise<number> {
-  const { config } = await chooseModel(options)
+  const platform = await chosenPlatform(options)
+  const { config } = await chooseModel(options, USUAL[platform].context)
   const rewrites = chooseRewrites(options)
   const choices = RECOMPUTE.map((recompute) => {
-    const source = planned(options, config, { ...rewrites, recompute })
+    const source = planned(options, config, platform, { ...rewrites, recompute })
     return { recompute, source, plan: planMemory(source.phases, source.always) }
   })
   const { source, plan } = choices.find(({ recompute }) => recompute === rewrites.recompute)!

@@ -6,7 +6,7 @@ import type { Command } from "../main.ts"
 import { decodeProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
-import { type Device, openDevice } from "../native/device.ts"
+import { type Device, findDevice, openDevice, platformOf, USUAL } from "../native/device.ts"
 import { exitCodeOf } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
@@ -133,11 +133,12 @@ async function run(options: Options): Promise<number> {
   const encode = prompt || isInteractive ? await loadEncoder() : () => []
   const tokens = promptTokens(prompt, encode, config.V)
 
-  const precision = options.text("precision") as Precision
-  const device = options.text("device") as Device
-  const kernels = await openDevice(device, options.number("threads"), precision)
+  const found = await findDevice(options.text("device") as Device)
+  const platform = platformOf(found)
+  const precision = (options.text("precision") ?? USUAL[platform].precision) as Precision
+  const kernels = await openDevice(found, options.number("threads"), precision)
   const B = Math.ceil(samples / Math.ceil(samples / BATCH)) // of all batches
-  const tensors = decodeProgram(config, precision, B)
+  const tensors = decodeProgram(config, precision, B, platform)
   const program = await Program.link(tensors, kernels, B > 1 ? ["fewer --samples"] : [])
   loadWeights(source, program, tensors, kernels)
   source.close()

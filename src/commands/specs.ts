@@ -69,7 +69,7 @@ export const SHAPE_OPTIONS: OptionSpec[] = [
     also: ["seq-len", "sequence-length", "block-size", "ctx"],
     group: "Batch",
     ...int(1, 2 ** 20),
-    help: "tokens a sequence (64, or the model's longest context)",
+    help: "tokens a sequence (64, on a GPU 1024, or the model's longest context)",
   },
   {
     name: "total-batch",
@@ -119,20 +119,21 @@ export const PRECISION_OPTION: OptionSpec = {
   kind: "text",
   value: "NAME",
   choices: ["fp32", "bf16"],
-  default: "fp32",
-  help: "of weights and activations: fp32, bf16",
+  help: "of weights and activations: fp32, bf16 (fp32, on a GPU bf16)",
+}
+
+export const DEVICE_OPTION: OptionSpec = {
+  name: "device",
+  group: "Machine",
+  kind: "text",
+  value: "NAME",
+  choices: DEVICES,
+  default: "auto",
+  help: `kernels: ${DEVICES.join(", ")}; auto: a GPU's where there is one`,
 }
 
 export const DEVICE_OPTIONS: OptionSpec[] = [
-  {
-    name: "device",
-    group: "Machine",
-    kind: "text",
-    value: "NAME",
-    choices: DEVICES,
-    default: "auto",
-    help: `kernels: ${DEVICES.join(", ")}`,
-  },
+  DEVICE_OPTION,
   {
     name: "threads",
     group: "Machine",

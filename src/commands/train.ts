@@ -11,7 +11,7 @@ import { initialize } from "../model/initialize.ts"
 import { type AdamW, type Bf16Update, describeConfig, trainingProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
-import { type Device, openDevice } from "../native/device.ts"
+import { type Device, findDevice, openDevice, platformOf, USUAL } from "../native/device.ts"
 import { contract } from "../native/library.ts"
 import { measurePeak } from "../native/peak.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
@@ -49,10 +49,13 @@ async function run(given: Options): Promise<number> {
   const { options, goesOn, changes = [], checkpoint } = resumed(given, warn)
   const out = options.text("out")
   if (out !== undefined && !goesOn) RunFolder.check(out)
+  const found = await findDevice(options.text("device") as Device)
+  const platform = platformOf(found)
+  const usual = USUAL[platform]
   const { config, source } = checkpoint
-    ? { config: await checkpointConfig(options, checkpoint.model) }
-    : await chooseModel(options)
-  const shape = chooseShape(options, config)
+    ? { config: await checkpointConfig(options, checkpoint.model, usual) }
+    : await chooseModel(options, usual.context)
+  const shape = chooseShape(options, config, usual.context)
   const { B, T, accumulation, totalBatch } = shape
   const seed = options.number("seed")
   const loaderShape = { B, T, vocabulary: config.V, shuffle: options.flag("shuffle"), seed }
@@ -66,18 +69,17 @@ async function run(given: Options): Promise<number> {
     )
   }
 
-  const precision = options.text("precision") as Precision
+  const precision = (options.text("precision") ?? usual.precision) as Precision
   const bf16 = bf16Update(options, precision)
-  const device = options.text("device") as Device
-  if (options.text("tf32") === "1") {
+  if (options.text("tf32") === "1" && platform === "cpu") {
     throw new UserError("--tf32 1: only a GPU has TF32 (leave it out)")
   }
-  const kernels = await openDevice(device, options.number("threads"), precision)
-  const threads = kernels.call("llm_threads", 0)
+  const kernels = await openDevice(found, options.number("threads"), precision)
+  const threads = kernels.host.call("llm_threads", 0)
   const numbers = { precision, bf16, adamw: adamw(options) }
   const rewrites = chooseRewrites(options)
-  const { tensors, classifierRows } = fitting(options, (classifierRows) => {
-    const all = { ...numbers, ...rewrites, classifierRows }
+  const { tensors, classifierRows } = fitting(options, kernels.usableMemory(), (classifierRows) => {
+    const all = { ...numbers, ...rewrites, classifierRows, platform }
     return trainingProgram(config, { B, T, accumulation, ...all })
   })
   const savers = rewrites.recompute === "block" ? [] : ["--recompute block"]
@@ -85,7 +87,7 @@ async function run(given: Options): Promise<number> {
   const { resume: _, ...said } = options.resolved() // true of this command, not of the run
   const resolved = {
     ...Object.fromEntries(Object.entries(said).map(([name, value]) => [name, whole(name, value)])),
-    ...{ context: T, "total-batch": totalBatch, steps, threads },
+    ...{ context: T, "total-batch": totalBatch, steps, threads, precision },
     "classifier-rows": classifierRows ?? 0, // what memory has room for may change; the sums may not
   }
   using stop = new Stop(out !== undefined)
@@ -105,7 +107,7 @@ async function run(given: Options): Promise<number> {
   introduce(display, config, data, settings, from)
   for (const change of changes) display.say(`changed     ${change}`)
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
-  display.say(`kernels     ${kernels.name}, ${team}, ${precision}`)
+  display.say(`kernels     ${kernels.name}, ${kernels.gpu?.name ?? team}, ${precision}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
   const again = rewrites.recompute === "0" ? "" : `, recompute ${rewrites.recompute}`
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}${again}`)
@@ -119,7 +121,7 @@ async function run(given: Options): Promise<number> {
     display,
     folder,
     writer,
-    measurePeak: () => measurePeak(kernels, precision),
+    measurePeak: () => measurePeak(kernels, kernels.gpu ? "bf16" : precision),
     findBad: (search) => findBad(program, tensors, kernels, signatures, search),
     findBadState: () => {
       const { parameters, masters = {}, m, v } = tensors

@@ -9,6 +9,7 @@ import { assert, UserError } from "../errors.ts"
 import type { Example } from "../formats/choices.ts"
 import type { EvaluateTensors } from "../model/program.ts"
 import type { Stop } from "../native/signals.ts"
+import { Batch } from "../program/batch.ts"
 import type { Program } from "../program/link.ts"
 
 export interface Choices {
@@ -58,8 +59,8 @@ export async function* completionLosses(
 ): AsyncGenerator<number[]> {
   const [B, T] = tensors.tokens.shape as [number, number]
   assert(longest <= T, `rows of ${longest} tokens in batches of ${T}`)
-  const [tokens, targets] = [program.view(tensors.tokens), program.view(tensors.targets)]
-  const losses = program.view(tensors.losses)
+  const batch = new Batch(program, tensors)
+  const { tokens, targets } = batch
   const rows = examples.flatMap((example, i) =>
     example.completions.map((completion) => ({ i, context: example.context, completion })),
   )
@@ -69,15 +70,17 @@ export async function* completionLosses(
   let means: number[] = []
   for (let first = 0; first < rows.length; first += B) {
     if (await stop.heard()) return
-    const batch = rows.slice(first, first + B)
-    onBatch?.(batch[0]!.i)
-    for (const [b, { context, completion }] of batch.entries()) {
+    const some = rows.slice(first, first + B)
+    onBatch?.(some[0]!.i)
+    for (const [b, { context, completion }] of some.entries()) {
       tokens.set(context, b * T)
       tokens.set(completion.subarray(0, -1), b * T + context.length)
       targets.set(completion, b * T + context.length - 1)
     }
+    batch.load()
     program.run("evaluate")
-    for (const [b, { i, context, completion }] of batch.entries()) {
+    const losses = program.read(tensors.losses)
+    for (const [b, { i, context, completion }] of some.entries()) {
       const start = b * T + context.length - 1
       const own = losses.subarray(start, start + completion.length)
       means.push(own.reduce((sum, loss) => sum + loss, 0) / own.length)

@@ -3,6 +3,7 @@
 import type { Loader } from "../data/loader.ts"
 import type { EvaluateTensors } from "../model/program.ts"
 import type { Stop } from "../native/signals.ts"
+import { Batch } from "../program/batch.ts"
 import type { Program } from "../program/link.ts"
 
 /** The mean over `batches` from the start, as a float32; undefined when it is stopped. */
@@ -14,16 +15,16 @@ export async function validationLoss(
   stop: Stop,
   onBatch?: (done: number) => void,
 ): Promise<number | undefined> {
-  const [tokens, targets] = [program.view(tensors.tokens), program.view(tensors.targets)]
-  const loss = program.view(tensors.loss)
+  const batch = new Batch(program, tensors)
   loader.reset()
   let sum = 0
   for (let i = 0; i < batches; i++) {
     if (await stop.heard()) return undefined
     onBatch?.(i)
-    loader.next(tokens, targets)
+    loader.next(batch.tokens, batch.targets)
+    batch.load()
     program.run("evaluate")
-    sum += loss[0]!
+    sum += program.read(tensors.loss)[0]!
   }
   return Math.fround(sum / batches)
 }

@@ -44,13 +44,12 @@ export function readModelHeader(path: string): ModelHeader {
   return BinaryFile.with(path, KIND, checkHeader)
 }
 
-/** Fills the tensors, which must be all of the model's in the file's order, from a model file.
- * Refuses numbers that are not finite, or would not be in bf16. A tensor may come in parts of one
- * name. */
-export function loadModel(path: string, tensors: NamedTensor[]): ModelHeader {
+/** Fills the tensors, which must be all of the model's in the file's order, from a model file; each
+ * before the next is asked for. Refuses numbers that are not finite, or would not be in bf16. A tensor
+ * may come in parts of one name. */
+export function loadModel(path: string, tensors: Iterable<NamedTensor>): ModelHeader {
   const file = new ModelFile(path)
   try {
-    checkTensors(file.header.config, tensors)
     let start = 0
     let tensor: string | undefined
     let place = 0 // in the tensor
@@ -61,6 +60,7 @@ export function loadModel(path: string, tensors: NamedTensor[]): ModelHeader {
       start += data.length
       place += data.length
     }
+    checkCount(file.header.config, start)
     return file.header
   } finally {
     file.close()
@@ -112,7 +112,10 @@ export function modelHead({ maxT, V, Vp, L, NH, C }: Config, dtype: Precision): 
 
 /** Writes the tensors, all of the model's in the file's order, in what they are given in. */
 export function writeModel(path: string, config: Config, tensors: NamedTensor[]): void {
-  checkTensors(config, tensors)
+  checkCount(
+    config,
+    tensors.reduce((sum, { data }) => sum + data.length, 0),
+  )
   function* chunks() {
     yield modelHead(config, tensors[0]!.data instanceof Uint16Array ? "bf16" : "fp32")
     for (const { data } of tensors) {
@@ -145,9 +148,7 @@ function checkHeader(file: BinaryFile): ModelHeader {
   return { config, dtype, parameters }
 }
 
-function checkTensors(config: Config, tensors: NamedTensor[]): void {
-  const given = tensors.reduce((sum, { data }) => sum + data.length, 0)
+function checkCount(config: Config, given: number): void {
   const wanted = countParameters(config)
-  const names = tensors.map(({ name }) => name).join(" ")
-  assert(given === wanted, `${given} numbers in ${names}, not the ${wanted} of the model`)
+  assert(given === wanted, `${given} numbers, not the ${wanted} of the model`)
 }

@@ -49,6 +49,8 @@ export type RunState = {
 export const sectionsOf = (hasMasters: boolean) =>
   hasMasters ? (["m", "v", "master"] as const) : (["m", "v"] as const)
 
+type Pieces = Iterable<Float32Array>
+
 const U64 = 2 ** 32
 
 const words = (value: number) => [value >>> 0, Math.floor(value / U64)]
@@ -87,12 +89,12 @@ export function stateBytes(config: Config, hasMasters: boolean, tail: number): n
   return HEADER_BYTES + sectionsOf(hasMasters).length * 4 * countParameters(config) + tail
 }
 
-/** Reads a state of a model with this configuration, and fills the sections: each a list of the pieces
- * of its memory. Throws a UserError for a file that is not whole, or holds what no run can be in. */
+/** Reads a state of a model with this configuration, and fills the sections: each in the pieces of its
+ * memory, one before the next is asked for. Throws a UserError for a file that is not whole, or holds what no run can be in. */
 export function readState(
   path: string,
   config: Config,
-  sections: { m: Float32Array[]; v: Float32Array[]; master?: Float32Array[] | undefined },
+  sections: { m: Pieces; v: Pieces; master?: Pieces | undefined },
 ): RunState {
   return BinaryFile.with(path, KIND, (file) => {
     const { header } = file
@@ -151,11 +153,11 @@ export function readState(
       for (const piece of sections[name]!) {
         file.read(bytesOf(piece), start)
         checkFinite(file, name, piece, 0, KIND.hint)
+        if (name === "v" && piece.some((x) => x < 0)) {
+          throw file.wrong("v, a mean of squares, holds a negative number", KIND.hint)
+        }
         start += piece.byteLength
       }
-    }
-    if (sections.v.some((piece) => piece.some((x) => x < 0))) {
-      throw file.wrong("v, a mean of squares, holds a negative number", KIND.hint)
     }
     const windows = new Float64Array(lossCount + normCount)
     file.read(new Uint8Array(windows.buffer), at)

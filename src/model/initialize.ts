@@ -24,17 +24,21 @@ export function initialize(
   const weights = wideWeights(source) ?? source.gradients
   assert(weights, "no room to draw weights in f32")
   for (const { name, init } of table) {
-    if (init !== "normal") program.view(weights[name]!).fill(init === "ones" ? 1 : 0)
+    if (init === "normal") continue
+    using place = program.place(weights[name]!)
+    place.data.fill(init === "ones" ? 1 : 0)
   }
 
+  const { host } = kernels
   const state = allocate(RNG_WORDS * 4)
-  kernels.call("rng_seed", state.address, seed)
+  host.call("rng_seed", state.address, seed)
   const draw = (name: string, l?: number) => {
     const whole = weights[name]!
-    const tensor = l === undefined ? whole : layer(whole, l)
+    const tensor = l === undefined ? whole : (layer(whole, l) as typeof whole)
     const count = name === "wte" ? config.V * config.C : elements(tensor)
     const { std } = table.find((spec) => spec.name === name)!
-    kernels.call("normal_fill", program.address(tensor), state.address, count, 0, std!)
+    using place = program.place(tensor, 0, count)
+    host.call("normal_fill", place.address, state.address, count, 0, std!)
   }
   // PyTorch visits the modules in the order of their declaration: the embeddings, then each block.
   draw("wte")

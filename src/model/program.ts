@@ -1,6 +1,6 @@
 // The phases that a run calls, as lists of kernel calls over one set of tensors.
 
-import type { Precision } from "../native/contract.ts"
+import type { Platform, Precision } from "../native/contract.ts"
 import { chunkEvaluation, chunkTraining } from "../program/chunk.ts"
 import { fuseClassifier, fusePairs, type GeluFusion, substitute } from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
@@ -36,6 +36,8 @@ export interface TrainingOptions {
   adamw: AdamW
   /** What weights and activations are stored in; gradients of weights and moments are f32. */
   precision?: Precision
+  /** Whose kernels it is for; "cpu" when left out. */
+  platform?: Platform
   /** Of bf16: how its parameters are updated. */
   bf16?: Bf16Update
   /** Rows of logits that exist at once, a multiple of CHUNK_ALIGN; all of them when left out. */
@@ -68,7 +70,7 @@ export interface DecodeTensors {
 export interface EvaluateTensors {
   tokens: Pinned<"i32">
   targets: Pinned<"i32">
-  /** Of each target (B,T), and their mean. */
+  /** Of each platform (B,T), and their mean. */
   losses: Pinned<"f32">
   loss: Pinned<"f32">
 }
@@ -105,7 +107,7 @@ const weightTensors = (config: Config, precision: Precision): Parameters =>
 /** Phases forward(), backward(accumulate), gradient_norm(), update(lr, grad_scale, step),
  * evaluate(), prefill() and decode(). */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
-  const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true } = options
+  const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true, platform } = options
   const mode = options.recompute ?? "0"
   const pairs = (calls: Call[], all?: Call[]) =>
     fuse ? fusePairs(calls, all, options.geluFusion) : calls
@@ -118,9 +120,9 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   const { phase: evaluate, tensors: batch } = evaluatePhase(config, parameters, options, pairs)
   const names = Object.keys(parameters)
   const squares = pinned("squares", [names.length], "f64")
-  const decoding = decodePhases(config, parameters, precision, pairs)
+  const decoding = decodePhases(config, parameters, { precision, platform }, pairs)
 
-  const g = new Graph(precision)
+  const g = new Graph(precision, platform)
   const { calls } = meanLoss(g, config, parameters, batch, 1 / (B * T * accumulation))
   const reversed = g.backward(new Map(names.map((name) => [parameters[name]!, gradients[name]!])))
   let training: [Call[], Call[]] = [calls, recompute(calls, reversed, g.inner, mode)]
@@ -165,15 +167,24 @@ export interface DecodeProgram extends ProgramSource, DecodeTensors {
 }
 
 /** Phases prefill() and decode(), for B sequences at a time. */
-export function decodeProgram(config: Config, precision: Precision = "fp32", B = 1): DecodeProgram {
+export function decodeProgram(
+  config: Config,
+  precision: Precision = "fp32",
+  B = 1,
+  platform?: Platform,
+): DecodeProgram {
   const parameters = weightTensors(config, precision)
-  const { phases, pins, tensors } = decodePhases(config, parameters, precision, fusePairs, B)
+  const kind = { precision, platform }
+  const { phases, pins, tensors } = decodePhases(config, parameters, kind, fusePairs, B)
   const always = [...pins, ...Object.values(parameters)]
   const title = `${describeConfig(config)}; one token at a time, B ${B}; ${precision}`
   return { title, precision, phases, always, parameters, ...tensors }
 }
 
-export type EvaluationOptions = Pick<TrainingOptions, "B" | "T" | "precision" | "classifierRows">
+export type EvaluationOptions = Pick<
+  TrainingOptions,
+  "B" | "T" | "precision" | "platform" | "classifierRows"
+>
 
 export interface EvaluationProgram extends ProgramSource, EvaluateTensors {
   parameters: Parameters
@@ -208,7 +219,7 @@ function meanLoss(
 function evaluatePhase(
   config: Config,
   parameters: Parameters,
-  { B, T, precision, classifierRows }: EvaluationOptions,
+  { B, T, precision, platform, classifierRows }: EvaluationOptions,
   pairs: (calls: Call[]) => Call[],
 ) {
   const tensors: EvaluateTensors = {
@@ -217,7 +228,7 @@ function evaluatePhase(
     losses: pinned("target_losses", [B, T], "f32"),
     loss: pinned("loss", [1], "f32"),
   }
-  const { losses, calls } = meanLoss(new Graph(precision), config, parameters, tensors, 1)
+  const { losses, calls } = meanLoss(new Graph(precision, platform), config, parameters, tensors, 1)
   const kept = calls.map((call) => substitute(call, losses, tensors.losses))
   const fused = pairs(kept)
   const chunked = classifierRows ? chunkEvaluation(fused, classifierRows) : fused
@@ -229,12 +240,12 @@ const PREFILL = 64 // tokens: weights are read once for all of them, and short p
 function decodePhases(
   config: Config,
   parameters: Parameters,
-  precision: Precision,
+  { precision, platform }: Pick<TrainingOptions, "precision" | "platform">,
   pairs: (calls: Call[]) => Call[],
   B = 1,
 ) {
   const { C, L, Vp, NH, maxT } = config
-  const g = new Graph(precision)
+  const g = new Graph(precision, platform)
   const token = pinned("token", [B, 1], "i32")
   const position = pinned("position", [B], "i32")
   const prompt = pinned("prompt", [1, Math.min(PREFILL, maxT)], "i32")
@@ -255,7 +266,7 @@ function decodePhases(
   const calls = g.forward().map((call) => substitute(call, made, result))
   if (precision === "bf16") calls.push({ kernel: "bf16_widen", args: [logits, made, B * Vp] })
 
-  const p = new Graph(precision)
+  const p = new Graph(precision, platform)
   forward(p, parameters, config, prompt, promptPosition, attend(p, promptPosition))
   const all = p.forward() // of which the caches need nothing after the last layer's keys and values
   const filling = all.slice(0, 1 + all.findLastIndex(({ kernel }) => kernel === "attention_decode"))

@@ -7,31 +7,32 @@ import { loadModel, type NamedTensor } from "../formats/model.ts"
 import type { Span } from "../native/borrow.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Program } from "../program/link.ts"
-import { BYTES, elements, tensorBytes } from "../program/tensor.ts"
+import { elements, type Tensor, tensorBytes } from "../program/tensor.ts"
 import type { WeightSource } from "../weights/source.ts"
 import type { Config } from "./config.ts"
 import { type F32Parameters, type Parameters, parameterTable } from "./gpt2.ts"
 import type { TrainingProgram } from "./program.ts"
 
 const PIECE = 2 ** 28 // numbers: a view may have 4 GiB, and a stack of layers may be larger
+const UPLOADED = 2 ** 22 // numbers that are gathered for a GPU
 const ROUNDED = 2 ** 18 // numbers that are rounded at once
 
-export function views(program: Program, parameters: Parameters, config: Config): NamedTensor[] {
-  return parameterTable(config).flatMap(({ name }) => {
-    const tensor = parameters[name]!
+/** Places for all numbers of a stack of parameters, or of their moments, in the model file's order. What
+ * is in a place when the next is asked for is what the program has there. */
+export function* places(
+  program: Program,
+  stack: Parameters,
+  config: Config,
+): Generator<NamedTensor, void> {
+  const most = program.isHost ? PIECE : UPLOADED
+  for (const { name } of parameterTable(config)) {
+    const tensor = stack[name] as Tensor & { dtype: "f32" | "bf16" }
     const count = elements(tensor)
-    const size = BYTES[tensor.dtype]
-    const Numbers = tensor.dtype === "bf16" ? Uint16Array : Float32Array
-    return Array.from({ length: Math.ceil(count / PIECE) }, (_, i) => {
-      const bytes = program.bytes(
-        tensor,
-        size * PIECE * i,
-        size * Math.min(PIECE, count - PIECE * i),
-      )
-      const { buffer, byteOffset, length } = bytes
-      return { name, data: new Numbers(buffer as ArrayBuffer, byteOffset, length / size) }
-    })
-  })
+    for (let start = 0; start < count; start += most) {
+      using place = program.place(tensor, start, Math.min(most, count - start))
+      yield { name, data: place.data }
+    }
+  }
 }
 
 export type Weights = Pick<TrainingProgram, "parameters" | "masters" | "precision">
@@ -63,12 +64,12 @@ export function loadWeights(
   kernels: Kernels,
 ): void {
   const wide = wideWeights(weights)
-  const places: Record<string, number> = {}
-  for (const { name, data } of views(program, wide ?? weights.parameters, source.config)) {
-    const place = places[name] ?? 0
-    if (data instanceof Float32Array) source.read(name, data, place)
-    else loadRounded(source, name, data, place)
-    places[name] = place + data.length
+  const read: Record<string, number> = {}
+  for (const { name, data } of places(program, wide ?? weights.parameters, source.config)) {
+    const start = read[name] ?? 0
+    if (data instanceof Float32Array) source.read(name, data, start)
+    else loadRounded(source, name, data, start)
+    read[name] = start + data.length
   }
   if (wide) roundWeights(program, weights, wide, kernels)
 }
@@ -95,14 +96,18 @@ export function restoreWeights(
   kernels: Kernels,
 ): void {
   const wide = wideWeights(weights)
-  loadModel(path, views(program, wide ?? weights.parameters, config))
+  loadModel(path, places(program, wide ?? weights.parameters, config))
   if (wide) roundWeights(program, weights, wide, kernels)
 }
 
-/** Where a stack of parameters, or of their moments, lies: in the model file's order. */
+/** Where a stack of parameters, or of their moments, lies in this process's memory: in the model file's
+ * order. */
 export function spans(program: Program, stack: Parameters, config: Config): Span[] {
-  return parameterTable(config).map(({ name }) => {
-    const tensor = stack[name]!
+  return inOrder(stack, config).map((tensor) => {
     return { address: program.address(tensor), bytes: tensorBytes(tensor) }
   })
 }
+
+/** A stack's tensors in the model file's order. */
+export const inOrder = (stack: Parameters, config: Config): Tensor[] =>
+  parameterTable(config).map(({ name }) => stack[name]!)

@@ -22,6 +22,8 @@ export interface Signature {
 export type Contract = Map<string, Signature>
 /** What `real` stands for in llm.h. */
 export type Precision = "fp32" | "bf16"
+/** What a program is planned for: how much room its kernels ask for differs. */
+export type Platform = "cpu" | "cuda"
 
 const TYPES: Record<string, CType> = {
   float: "f32",

@@ -1,8 +1,9 @@
 // --device and --threads: which kernels a run uses.
 
 import { UserError } from "../errors.ts"
-import type { Precision } from "./contract.ts"
+import type { Platform, Precision } from "./contract.ts"
 import { usableCores } from "./cpu.ts"
+import { type CudaLibrary, findCuda } from "./cuda.ts"
 import { bestCpuLibrary, Kernels, libraries } from "./library.ts"
 
 export const DEVICES = ["auto", "cpu", "cuda", "reference"] as const
@@ -13,13 +14,50 @@ export const BF16_INSTRUCTIONS = process.arch === "arm64" ? "BFDOT" : "AVX512-BF
 
 const TOO_MANY = 4 // threads a core
 
+/** What --device comes to on this machine. */
+export interface Found {
+  device: Exclude<Device, "auto">
+  cuda?: CudaLibrary
+  /** Nobody has asked for it. */
+  isAuto?: boolean
+}
+
+/** Where --device's kernels compute: auto takes a GPU where there is all that it needs, and tells
+ * `warn` what is missing where there is only the GPU. */
+export async function findDevice(
+  device: Device,
+  warn = (text: string): unknown => process.stderr.write(`warning: ${text}\n`),
+): Promise<Found> {
+  if (device !== "auto" && device !== "cuda") return { device }
+  const cuda = await findCuda()
+  if ("path" in cuda) return { device: "cuda", cuda, isAuto: device === "auto" }
+  if (device === "cuda") {
+    throw new UserError(`--device cuda: ${cuda.missing} (or try --device cpu)`)
+  }
+  if (cuda.hasGpu) warn(`the GPU is not used, but the CPU: ${cuda.missing}`)
+  return { device: "cpu", isAuto: true }
+}
+
+/** What a run stores and looks back on where nothing is said. */
+export interface Usual {
+  precision: Precision
+  context: number
+}
+export const USUAL: Record<Platform, Usual> = {
+  cpu: { precision: "fp32", context: 64 },
+  cuda: { precision: "bf16", context: 1024 },
+}
+
+export const platformOf = ({ device }: Found): Platform => (device === "cuda" ? "cuda" : "cpu")
+
 /** Opens the kernels and sets the threads (0: all cores that this process may use). */
 export async function openDevice(
-  device: Device,
+  device: Device | Found,
   threads: number,
   precision: Precision = "fp32",
 ): Promise<Kernels> {
-  const kernels = await openLibrary(device)
+  const found = typeof device === "string" ? await findDevice(device) : device
+  const kernels = await openLibrary(found)
   if (!kernels.precisions.includes(precision)) {
     throw new UserError(
       `--precision ${precision}: this CPU has no instructions for it, ${BF16_INSTRUCTIONS} (try --precision fp32, or --device reference, which is slow)`,
@@ -37,14 +75,12 @@ export async function openDevice(
       `--threads ${threads} is far above the ${cores} cores that this process may use, and threads that share a core wait for one another (try --threads ${cores})`,
     )
   }
-  kernels.call("llm_threads", wanted)
+  kernels.host.call("llm_threads", wanted)
   return kernels
 }
 
-async function openLibrary(device: Device): Promise<Kernels> {
-  if (device === "cuda") {
-    throw new UserError("--device cuda: this build has no CUDA library (try --device cpu)")
-  }
+async function openLibrary({ device, cuda, isAuto }: Found): Promise<Kernels> {
+  if (cuda) return Kernels.openGpu(cuda.path, cuda.cublaslt, await openHost())
   if (device === "reference") return Kernels.open("reference")
   const best = await bestCpuLibrary()
   if (best) return Kernels.open(best)
@@ -53,11 +89,16 @@ async function openLibrary(device: Device): Promise<Kernels> {
   const why = [...groups]
     .map(([reason, all]) => `${all.map(({ name }) => name).join(", ")}: ${reason}`)
     .join("; ")
-  if (device === "cpu") {
+  if (!isAuto) {
     throw new UserError(
       `--device cpu: no kernel library fits (${why}); --device reference is slow but works`,
     )
   }
   process.stderr.write(`warning: using the slow reference kernels (${why})\n`)
   return Kernels.open("reference")
+}
+
+/** For what a run on a GPU computes on the host: little enough for any library. */
+async function openHost(): Promise<Kernels> {
+  return Kernels.open((await bestCpuLibrary()) ?? "reference")
 }

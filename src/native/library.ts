@@ -4,10 +4,19 @@ import { dlopen } from "bun:ffi"
 import { assert, UserError } from "../errors.ts"
 import { assetNames, assetPaths, readAsset } from "./assets.ts"
 import { compile, referenceSources } from "./compile.ts"
-import { type Contract, isBf16, type Precision, parseContract } from "./contract.ts"
-import { INSTRUCTION_SETS, type InstructionSet, instructionSets } from "./cpu.ts"
+import {
+  type Contract,
+  isBf16,
+  type Platform,
+  type Precision,
+  parseContract,
+  type Signature,
+} from "./contract.ts"
+import { INSTRUCTION_SETS, type InstructionSet, instructionSets, usableMemory } from "./cpu.ts"
 import { checkArguments, ffiSymbols, type NativeFunctions } from "./functions.ts"
+import { Gpu } from "./gpu.ts"
 import { setDefaultVariable } from "./libc.ts"
+import { allocate, type Memory } from "./memory.ts"
 
 export type LibraryName = "reference" | InstructionSet
 /** Those with kernels in bf16. */
@@ -19,6 +28,9 @@ export const BF16_LIBRARIES: LibraryName[] = [
 ]
 export const libraryFile = (name: InstructionSet) => `libllm-${name}.so`
 const OPENMP_FILE = "libgomp.so.1"
+export const CUDA_FILE = "libllm-cuda.so"
+/** What every library for a GPU leaves to the host. */
+const ON_HOST = ["rng_seed", "normal_fill"]
 
 let contractText: Promise<Contract> | undefined
 export function contract(): Promise<Contract> {
@@ -37,7 +49,19 @@ export class Kernels {
     readonly path: string | undefined,
     private readonly functions: NativeFunctions,
     private readonly contract: Contract,
+    /** Where its arrays lie, if not in this process's memory. */
+    readonly gpu?: Gpu,
+    private readonly cpu?: Kernels,
   ) {}
+
+  /** For what is computed in this process's memory. */
+  get host(): Kernels {
+    return this.cpu ?? this
+  }
+
+  get platform(): Platform {
+    return this.gpu ? "cuda" : "cpu"
+  }
 
   static async open(name: LibraryName): Promise<Kernels> {
     const signatures = await contract()
@@ -62,12 +86,35 @@ export class Kernels {
     // still bridge the gaps between kernels.
     setDefaultVariable("GOMP_SPINCOUNT", "1000")
     const there = [...signatures.values()].filter((signature) => withBf16 || !isBf16(signature))
-    const { symbols } = dlopen(path, ffiSymbols(there))
     const precisions: Precision[] = withBf16 ? ["fp32", "bf16"] : ["fp32"]
-    return new Kernels(name, precisions, path, symbols as unknown as NativeFunctions, signatures)
+    return new Kernels(name, precisions, path, bind(path, there), signatures)
   }
 
-  /** Calls one kernel directly. Pointers are addresses in native memory, 0 for NULL. */
+  /** A library for a GPU, which is taken for this process; `host` does what is left to the host. */
+  static async openGpu(path: string, cublaslt: string, host: Kernels): Promise<Kernels> {
+    const signatures = await contract()
+    const there = [...signatures.values()].filter(({ name }) => !ON_HOST.includes(name))
+    const gpu = Gpu.open(path, cublaslt)
+    const functions = bind(path, there)
+    return new Kernels("cuda", ["fp32", "bf16"], path, functions, signatures, gpu, host)
+  }
+
+  /** Zeroed memory that the kernels can work on. `savers` are options that need less, for the error. */
+  allocate(bytes: number, savers: string[] = []): Memory {
+    return this.gpu ? this.gpu.allocate(bytes, savers) : allocate(bytes, savers)
+  }
+
+  /** Bytes that this process may use where the kernels' arrays lie. */
+  usableMemory(): number {
+    return this.gpu ? this.gpu.memory.free : usableMemory()
+  }
+
+  /** Waits until all calls are done: a GPU's are only queued. */
+  wait(): void {
+    this.gpu?.wait()
+  }
+
+  /** Calls one kernel directly. Pointers are addresses in the kernels' memory, 0 for NULL. */
   call(kernel: string, ...args: (number | bigint)[]): number {
     const signature = this.contract.get(kernel)
     assert(signature, `llm.h has no ${kernel}`)
@@ -76,7 +123,11 @@ export class Kernels {
   }
 }
 
-/** Every library, with the reason where it cannot be used here. */
+function bind(path: string, signatures: Signature[]): NativeFunctions {
+  return dlopen(path, ffiSymbols(signatures)).symbols as unknown as NativeFunctions
+}
+
+/** Every library for the CPU, with the reason where it cannot be used here. */
 export async function libraries(): Promise<{ name: LibraryName; reason?: string }[]> {
   const runs = await instructionSets()
   const built = assetNames()

@@ -13,9 +13,27 @@ type ViewConstructor<V> = {
   BYTES_PER_ELEMENT: number
 }
 
-const live = new Set<NativeMemory>()
+/** Memory that kernels work on: this process's own, or a device's. */
+export interface Memory {
+  /** First byte. */
+  readonly address: number
+  readonly bytes: number
+  /** Copies bytes out, once everything that was queued before is done. */
+  read(into: ArrayBufferView, at: number): void
+  /** Copies bytes in, for everything that is queued after; `from` may change at once. */
+  write(from: ArrayBufferView, at: number): void
+  /** Copies `bytes` bytes within, from one place to another that it does not meet. */
+  copy(to: number, from: number, bytes: number): void
+  free(): void
+}
 
-export class NativeMemory {
+/** All that is allocated now. */
+export const live = new Set<Memory>()
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView) =>
+  new Uint8Array(buffer, byteOffset, byteLength)
+
+export class NativeMemory implements Memory {
   private readonly buffers: WeakRef<ArrayBuffer>[] = [] // of the views that were handed out
 
   private constructor(
@@ -28,13 +46,12 @@ export class NativeMemory {
    * less, for the error. */
   static allocate(bytes: number, savers: string[] = []): NativeMemory {
     assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
-    refuseAbove(usableMemory(), bytes, savers)
+    // More than the machine has would be granted, and the process killed when it is touched.
+    if (bytes > usableMemory()) throw tooMuch(bytes, usableMemory(), HERE, savers)
     const mappedBytes = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
     const flags = MAP_PRIVATE | MAP_ANONYMOUS
     const mapped = Number(libc().mmap(0, mappedBytes, PROT_READ | PROT_WRITE, flags, -1, 0))
-    if (mapped === -1) {
-      refuseAbove(0, bytes, savers)
-    }
+    if (mapped === -1) throw tooMuch(bytes, usableMemory(), HERE, savers)
     const address = Math.ceil(mapped / HUGE_PAGE) * HUGE_PAGE
     // Advice only: where huge pages are off, small ones serve.
     libc().madvise(address, mappedBytes - HUGE_PAGE, MADV_HUGEPAGE)
@@ -62,6 +79,18 @@ export class NativeMemory {
     return new type(buffer, 0, length)
   }
 
+  read(into: ArrayBufferView, at: number): void {
+    bytesOf(into).set(this.view(Uint8Array, at, into.byteLength))
+  }
+
+  write(from: ArrayBufferView, at: number): void {
+    this.view(Uint8Array, at, from.byteLength).set(bytesOf(from))
+  }
+
+  copy(to: number, from: number, bytes: number): void {
+    this.view(Uint8Array, to, bytes).set(this.view(Uint8Array, from, bytes))
+  }
+
   free(): void {
     assert(live.delete(this), "memory freed twice")
     // A view of pages that are gone would end the process; a detached one is empty.
@@ -70,14 +99,13 @@ export class NativeMemory {
   }
 }
 
-// More than the machine has would be granted, and the process killed when it is touched.
-function refuseAbove(limit: number, bytes: number, savers: string[]): void {
-  if (bytes <= limit) return
-  const [needed, there] = [bytes, usableMemory()].map((n) => `${(n / 1e9).toFixed(2)} GB`)
+const HERE = "this machine has"
+
+/** The error of a run that needs more memory than there is, with the options that need less. */
+export function tooMuch(bytes: number, limit: number, who: string, savers: string[]): UserError {
+  const [needed, there] = [bytes, limit].map((n) => `${(n / 1e9).toFixed(2)} GB`)
   const ways = [...savers, "a smaller --batch, --context or model"].join(", ")
-  throw new UserError(
-    `this run needs ${needed} of memory, and this machine has ${there} (try ${ways})`,
-  )
+  return new UserError(`this run needs ${needed} of memory, and ${who} ${there} (try ${ways})`)
 }
 
 export const allocate = NativeMemory.allocate

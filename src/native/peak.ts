@@ -16,6 +16,7 @@ export function measurePeak(kernels: Kernels, precision: Precision = "fp32"): nu
   for (let full = 0; full < BURSTS; ) {
     const start = performance.now()
     const flops = kernels.call(kernel, work)
+    kernels.wait()
     best = Math.max(best, (flops / (performance.now() - start)) * 1000)
     // By the best speed so far, not by this burst's time, which an interruption may have stretched.
     const ms = (flops / best) * 1000

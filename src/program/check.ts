@@ -2,7 +2,6 @@
 
 import { type Contract, kernelOf } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
-import { allocate } from "../native/memory.ts"
 import type { Program, ProgramSource } from "./link.ts"
 import { describe } from "./plan.ts"
 import { type Arg, elements, isTensor, type Tensor } from "./tensor.ts"
@@ -68,15 +67,16 @@ function isBad(program: Program, kernels: Kernels, tensor: Tensor): boolean {
   const count = elements(tensor)
   if (tensor.dtype === "f32") {
     // A sum of squares in f64 is finite exactly when all numbers are.
-    const sum = allocate(8)
-    kernels.call("squared_norm", sum.address, program.address(tensor), count)
-    const isGood = Number.isFinite(sum.view(Float64Array, 0, 1)[0]!)
-    sum.free()
-    return !isGood
+    const room = kernels.allocate(8)
+    kernels.call("squared_norm", room.address, program.address(tensor), count)
+    const sum = new Float64Array(1)
+    room.read(sum, 0)
+    room.free()
+    return !Number.isFinite(sum[0]!)
   }
-  if (tensor.dtype === "f64") return !program.view(tensor as Typed<"f64">).every(Number.isFinite)
+  if (tensor.dtype === "f64") return !program.read(tensor as Typed<"f64">).every(Number.isFinite)
   if (tensor.dtype === "i32") return false
-  return program.view(tensor as Typed<"bf16">).some((x) => (x & 0x7f80) === 0x7f80)
+  return program.read(tensor as Typed<"bf16">).some((x) => (x & 0x7f80) === 0x7f80)
 }
 
 type Typed<D> = Tensor & { dtype: D }

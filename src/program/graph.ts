@@ -2,7 +2,7 @@
 // backward pass. Where several ops use a tensor its gradients meet and are added up.
 
 import { assert } from "../errors.ts"
-import type { Precision } from "../native/contract.ts"
+import type { Platform, Precision } from "../native/contract.ts"
 import type { Op } from "./ops.ts"
 import type { Arg, Call, DType, Role, Runtime, Tensor } from "./tensor.ts"
 import { elements, owner } from "./tensor.ts"
@@ -22,7 +22,10 @@ export class Graph {
   /** Forward calls whose results nobody reads outside their block. */
   readonly inner = new Set<Call>()
 
-  constructor(private readonly precision: Precision = "fp32") {}
+  constructor(
+    private readonly precision: Precision = "fp32",
+    private readonly platform: Platform = "cpu",
+  ) {}
 
   /** Records an op; returns its result. */
   run(op: Op): Tensor {
@@ -61,6 +64,11 @@ export class Graph {
 
   scratch(name: string, shape: number[]): Tensor {
     return this.tensor(name, shape, "scratch")
+  }
+
+  /** Scratch that only a CPU's kernels ask for. */
+  cpuScratch(name: string, shape: number[]): Tensor | null {
+    return this.platform === "cpu" ? this.scratch(name, shape) : null
   }
 
   forward(): Call[] {

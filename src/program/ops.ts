@@ -21,7 +21,7 @@ function matrix(tensor: Tensor): [N: number, C: number] {
   return [elements(tensor) / C, C]
 }
 
-// Room that the matrix products of llm.h ask for: LLM_MATMUL_SCRATCH.
+// Room that the matrix products of llm.h ask for: LLM_MATMUL_SCRATCH. A GPU's have their own.
 const matmulScratch = (N: number, C: number) => Math.ceil(N / 64) * 64 * C
 
 /** out (B,T,C) = wte[tokens] + wpe[positions + t]; positions (B), or null for zeros. */
@@ -84,7 +84,7 @@ export function matmul(
   const [N, C] = matrix(inp)
   const OC = weight.shape[0]!
   const out = g.activation(name, [...inp.shape.slice(0, -1), OC])
-  const scratch = () => g.scratch(`${name}.packed`, [matmulScratch(N, C)])
+  const scratch = () => g.cpuScratch(`${name}.packed`, [matmulScratch(N, C)])
   return {
     forward: [
       {

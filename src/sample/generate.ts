@@ -32,6 +32,8 @@ export class Sampler {
   private readonly seen: Set<number>[]
   private readonly draws: Random[]
   private readonly vocabulary: number
+  /** The logits of what comes next, of all texts. */
+  private scores: Float32Array = new Float32Array()
   /** The caches hold the tokens from `start` on and before `end`. */
   private start = 0
   private end = 0
@@ -87,7 +89,7 @@ export class Sampler {
 
   private logits(b: number): Float32Array {
     const { Vp } = this.config
-    return this.program.view(this.tensors.logits).subarray(b * Vp, (b + 1) * Vp)
+    return this.scores.subarray(b * Vp, (b + 1) * Vp)
   }
 
   /** Reads the texts to their ends. */
@@ -97,9 +99,13 @@ export class Sampler {
     const start = windowStart(last, this.options.context)
     if (start > this.start) this.start = this.end = start
     if (this.end < last) this.prefill(last)
-    program.view(tensors.token).set(texts.map((text) => text[last]!))
-    program.view(tensors.position).fill(last - start)
+    program.write(
+      tensors.token,
+      Int32Array.from(texts, (text) => text[last]!),
+    )
+    program.write(tensors.position, new Int32Array(texts.length).fill(last - start))
     program.run("decode")
+    this.scores = program.read(tensors.logits)
     this.end = last + 1
   }
 
@@ -124,9 +130,10 @@ export class Sampler {
       // with tokens that have been read already.
       const position = Math.min(at - start, this.config.maxT - T)
       const first = start + position
-      const tokens = text.slice(first, Math.min(first + T, end))
-      program.view(prompt).fill(0).set(tokens)
-      program.view(promptPosition)[0] = position
+      const tokens = new Int32Array(T)
+      tokens.set(text.slice(first, Math.min(first + T, end)))
+      program.write(prompt, tokens)
+      program.write(promptPosition, Int32Array.of(position))
       program.run("prefill")
     }
   }
@@ -136,8 +143,7 @@ export class Sampler {
     for (const cache of this.tensors.caches) {
       const bytes = tensorBytes(cache) / this.texts.length
       const used = (bytes / this.config.maxT) * rows
-      const own = this.program.bytes(cache, b * bytes, used)
-      own.set(this.program.bytes(cache, 0, used))
+      this.program.copyWithin(cache, b * bytes, 0, used)
     }
   }
 }

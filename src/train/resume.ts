@@ -8,7 +8,8 @@ import { readModelHeader } from "../formats/model.ts"
 import { readState } from "../formats/state.ts"
 import type { Config } from "../model/config.ts"
 import { describeConfig, type TrainingProgram } from "../model/program.ts"
-import { restoreWeights, views } from "../model/weights.ts"
+import { places, restoreWeights } from "../model/weights.ts"
+import type { Usual } from "../native/device.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Options } from "../options.ts"
 import type { Program } from "../program/link.ts"
@@ -113,9 +114,13 @@ const SHAPE = {
 } as const
 
 /** The model's shape by its checkpoint. Throws when the options describe another. */
-export async function checkpointConfig(options: Options, model: string): Promise<Config> {
+export async function checkpointConfig(
+  options: Options,
+  model: string,
+  usual: Usual,
+): Promise<Config> {
   const { config, dtype } = readModelHeader(model)
-  const precision = options.text("precision")
+  const precision = options.text("precision") ?? usual.precision
   if (dtype !== precision) {
     throw new UserError(
       `--precision ${precision}: ${model} was trained in ${dtype} (resume with --precision ${dtype})`,
@@ -128,7 +133,7 @@ export async function checkpointConfig(options: Options, model: string): Promise
     )
   }
   if (namesWeights(options)) return config // which the run began from, and may be gone
-  const { config: described } = await chooseModel(options)
+  const { config: described } = await chooseModel(options, usual.context)
   const keys = Object.keys(config) as (keyof Config)[]
   if (keys.every((key) => config[key] === described[key])) return config
   throw new UserError(
@@ -148,7 +153,7 @@ export function loadCheckpoint(
 ): Start {
   restoreWeights(model, program, tensors, config, kernels)
   const pieces = (stack: TrainingProgram["m"]) =>
-    views(program, stack, config).map(({ data }) => data as Float32Array)
+    places(program, stack, config).map(({ data }) => data as Float32Array)
   const { m, v, masters } = tensors
   const read = readState(state, config, {
     m: pieces(m),

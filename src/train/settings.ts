@@ -16,7 +16,7 @@ import {
   SMALL,
 } from "../model/config.ts"
 import type { TrainingOptions } from "../model/program.ts"
-import { usableMemory } from "../native/cpu.ts"
+import { USUAL } from "../native/device.ts"
 import type { Options } from "../options.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
 import type { GeluFusion } from "../program/fuse.ts"
@@ -32,7 +32,6 @@ export interface ModelChoice {
   source?: WeightSource
 }
 
-const DEFAULT_CONTEXT = 64
 const MAX_ROWS = 2 ** 31 - 1 // a kernel counts rows in an int
 const SHAPE_OPTIONS = ["layers", "heads", "channels", "context-max", "vocab"]
 
@@ -42,8 +41,11 @@ export function namesWeights(options: Options): boolean {
   return init !== undefined && preset(init) === undefined
 }
 
-/** The model that --init and the shape options name. */
-export async function chooseModel(options: Options): Promise<ModelChoice> {
+/** The model that --init and the shape options name; `usual` is the context of a run that names none. */
+export async function chooseModel(
+  options: Options,
+  usual = USUAL.cpu.context,
+): Promise<ModelChoice> {
   const init = options.text("init")
   const base = init === undefined ? SMALL : preset(init)
   if (init !== undefined && base === undefined) {
@@ -62,7 +64,7 @@ export async function chooseModel(options: Options): Promise<ModelChoice> {
   }
   const { L, NH, C, V } = base!
   // The small model is made for its run: positions that it never trains would only spoil samples.
-  const maxT = init === undefined ? (options.optionalNumber("context") ?? SMALL.maxT) : base!.maxT
+  const maxT = init === undefined ? (options.optionalNumber("context") ?? usual) : base!.maxT
   const chosenV = options.optionalNumber("vocab") ?? V
   const config = {
     L: options.optionalNumber("layers") ?? L,
@@ -143,9 +145,9 @@ export interface Shape {
   totalBatch: number
 }
 
-/** B, T and the micro-steps of an optimizer step. */
-export function chooseShape(options: Options, config: Config): Shape {
-  const { B, T } = chooseBatch(options, config, DEFAULT_CONTEXT)
+/** B, T and the micro-steps of an optimizer step; T is by default `usual`. */
+export function chooseShape(options: Options, config: Config, usual = USUAL.cpu.context): Shape {
+  const { B, T } = chooseBatch(options, config, usual)
   const totalBatch = options.optionalNumber("total-batch") ?? B * T
   if (totalBatch % (B * T) !== 0) {
     const below = Math.floor(totalBatch / (B * T)) * B * T
@@ -199,17 +201,18 @@ function chooseClassifierRows(options: Options): number | undefined {
   return rows
 }
 
-/** The program whose classifier works on as many rows at once as --classifier-rows says, or as memory
- * has room for. */
+/** The program whose classifier works on as many rows at once as --classifier-rows says, or as there is
+ * room for in `memory` bytes. */
 export function fitting<P extends ProgramSource>(
   options: Options,
+  memory: number,
   make: (classifierRows?: number) => P,
 ) {
   const given = chooseClassifierRows(options)
   const tensors = make(given)
   const { phases, always } = tensors
   const isLeft = options.optionalNumber("classifier-rows") === undefined
-  if (!isLeft || planMemory(phases, always).peak <= usableMemory())
+  if (!isLeft || planMemory(phases, always).peak <= memory)
     return { tensors, classifierRows: given }
   return { tensors: make(CHUNK_ALIGN), classifierRows: CHUNK_ALIGN }
 }

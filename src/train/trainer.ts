@@ -9,6 +9,7 @@ import type { RunState } from "../formats/state.ts"
 import { type Config, trainingFlops } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
 import type { Stop, StopSignal } from "../native/signals.ts"
+import { Batch } from "../program/batch.ts"
 import type { BadSearch } from "../program/check.ts"
 import type { Program } from "../program/link.ts"
 import { NO_FILTERS } from "../sample/choose.ts"
@@ -67,7 +68,7 @@ export interface Surroundings {
 export class Diverged extends Error {}
 
 export class Trainer {
-  private readonly views
+  private readonly batch: Batch
   private step = 0 // the next one; updates that were made
   private position: LoaderPosition // of the next step's data
   private readonly losses: Outliers
@@ -82,13 +83,7 @@ export class Trainer {
     private readonly around: Surroundings,
     start?: Start,
   ) {
-    const { tokens, targets, loss, squares } = tensors
-    this.views = {
-      tokens: program.view(tokens),
-      targets: program.view(targets),
-      loss: program.view(loss),
-      squares: program.view(squares),
-    }
+    this.batch = new Batch(program, tensors)
     if (start) this.step = start.step
     this.position = data.train.position
     this.losses = new Outliers(start?.losses)
@@ -184,10 +179,9 @@ export class Trainer {
     lr: number,
   ): Pick<StepMetrics, "trainLoss" | "gradNorm" | "skipped"> {
     const { gradClip, skipLossZ, skipGradZ } = this.options
-    const { squares } = this.views
     const trainLoss = this.passes()
+    const squares = this.program.read(this.tensors.squares)
     if (!Number.isFinite(trainLoss)) this.diverge(step, `the loss is ${trainLoss}`)
-    this.program.run("gradient_norm")
     const gradNorm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0))
     if (!Number.isFinite(gradNorm)) this.diverge(step, `the gradient's norm is ${gradNorm}`)
 
@@ -207,22 +201,32 @@ export class Trainer {
     return { trainLoss, gradNorm }
   }
 
-  /** Forward and backward passes over the step's micro-batches: gradients, and the mean loss. */
+  /** Forward and backward passes over the step's micro-batches, then the gradient's norm; the mean loss.
+   * A loss is asked for when what comes after it has been queued: a GPU need not wait for that. */
   private passes(): number {
+    const { program, tensors } = this
     const { accumulation } = this.options
     let trainLoss = 0
+    let loss: (() => Float32Array) | undefined
+    const add = () => {
+      if (loss) trainLoss += loss()[0]! / accumulation
+    }
     for (let micro = 0; micro < accumulation; micro++) {
       this.nextBatch(micro)
-      this.program.run("forward")
-      this.program.run("backward", micro === 0 ? 0 : 1)
-      trainLoss += this.views.loss[0]! / accumulation
+      program.run("forward")
+      program.run("backward", micro === 0 ? 0 : 1)
+      add()
+      loss = program.readLater(tensors.loss)
     }
+    program.run("gradient_norm")
+    add()
     return Math.fround(trainLoss)
   }
 
   private nextBatch(micro: number): void {
     if (this.options.overfitBatch && micro === 0) this.data.train.reset()
-    this.data.train.next(this.views.tokens, this.views.targets)
+    this.data.train.next(this.batch.tokens, this.batch.targets)
+    this.batch.load()
   }
 
   /** Ends the run; makes the step's passes again, and looks where the first bad number comes up. */

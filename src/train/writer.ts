@@ -5,11 +5,12 @@ import { modelBytes, modelHead } from "../formats/model.ts"
 import { type RunState, sectionsOf, stateBytes, stateParts, WINDOW } from "../formats/state.ts"
 import type { Config } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
-import { spans, wideWeights } from "../model/weights.ts"
+import { inOrder, spans, wideWeights } from "../model/weights.ts"
 import type { Span } from "../native/borrow.ts"
 import { usableMemory } from "../native/cpu.ts"
 import { allocate, type NativeMemory } from "../native/memory.ts"
 import type { Program } from "../program/link.ts"
+import { type Tensor, tensorBytes } from "../program/tensor.ts"
 import { workerUrl } from "../worker.ts"
 import { modelName, stateName } from "./checkpoint.ts"
 import { cut, type Shared, secure, share } from "./gate.ts"
@@ -28,6 +29,7 @@ const START_MS = 30_000 // in which the thread must answer, or the system will n
 
 export class CheckpointWriter {
   private worker: Worker | undefined
+  /** A copy of what has not been written when the weights change; of a GPU, of everything. */
   private snapshot: NativeMemory | undefined
   private active: { shared: Shared; written: Promise<unknown> } | undefined
   /** Step of the last checkpoint that came onto the disk. */
@@ -40,7 +42,10 @@ export class CheckpointWriter {
     private readonly B: number,
     private readonly folder: { path: string },
     private readonly keeping: Keeping,
-  ) {}
+  ) {
+    // A GPU's numbers are copied at once. Known at the start, not when the run ends.
+    if (!program.isHost) this.snapshot = allocate(stacksOf(tensors).reduce(addBytes, 0))
+  }
 
   /** Starts the thread on which `begin` writes. Before the run, as one that never answers would be waited
    * for for ever. Throws a UserError when the system gives none. */
@@ -81,7 +86,7 @@ export class CheckpointWriter {
 
   /** Returns when weights and moments may change, although a checkpoint is being written. */
   secure(): void {
-    if (this.active) secure(this.active.shared)
+    if (this.active && this.program.isHost) secure(this.active.shared)
   }
 
   /** Waits for the checkpoint that is being written, if there is one, whatever comes of it. */
@@ -100,9 +105,18 @@ export class CheckpointWriter {
     const { parameters, m, v, masters, precision } = tensors
     const { head, tail } = stateParts(state, masters !== undefined, this.B)
     const pieces: Span[] = []
+    let copied = 0
+    const copy = (tensor: Tensor): Span => {
+      const room = this.snapshot!
+      const span = { address: room.address + copied, bytes: tensorBytes(tensor) }
+      program.copyOut(tensor, room, copied)
+      copied += span.bytes
+      return span
+    }
     const range = (stack: typeof parameters): [number, number] => {
       const first = pieces.length
-      pieces.push(...cut(spans(program, stack, config)))
+      const all = program.isHost ? spans(program, stack, config) : inOrder(stack, config).map(copy)
+      pieces.push(...cut(all))
       return [first, pieces.length]
     }
     const sections = { m, v, master: masters }
@@ -118,8 +132,10 @@ export class CheckpointWriter {
     return { folder: this.folder.path, step, files, shared, logs: LOGS, ...this.keeping }
   }
 
-  /** Memory for a copy as large as the weights; none where the run itself takes what there is. */
+  /** Memory for a copy as large as the weights; none where the run itself takes what there is, or where
+   * nothing that is written can change. */
   private room(): Span | undefined {
+    if (!this.program.isHost) return undefined
     const weights = wideWeights(this.tensors) ?? this.tensors.parameters
     const bytes = spans(this.program, weights, this.config).reduce((sum, s) => sum + s.bytes, 0)
     if (this.program.plan.peak + bytes > usableMemory()) return undefined
@@ -132,6 +148,12 @@ export class CheckpointWriter {
     return { address: this.snapshot.address, bytes }
   }
 }
+
+const addBytes = (sum: number, tensor: Tensor) => sum + tensorBytes(tensor)
+
+/** What a checkpoint holds. */
+const stacksOf = ({ parameters, m, v, masters = {} }: TrainingProgram): Tensor[] =>
+  [parameters, m, v, masters].flatMap((stack) => Object.values<Tensor>(stack))
 
 function startThread(): Promise<Worker> {
   return new Promise((resolve, reject) => {

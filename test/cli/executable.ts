@@ -40,7 +40,9 @@ export async function buildExecutable(): Promise<void> {
   const sources = Math.max(...["src", "c", "package.json"].map((path) => newest(join(ROOT, path))))
   const built = statSync(LLM, { throwIfNoEntry: false })?.mtimeMs ?? 0
   if (built > sources) return
-  const { code, stderr } = await run([process.execPath, "src/build/build.ts"])
+  // nvcc takes minutes: the kernels for a GPU are those that somebody has built.
+  const env = { LLM_CUDA_ARCHS: "none", ...process.env }
+  const { code, stderr } = await run([process.execPath, "src/build/build.ts"], { env })
   if (code !== 0) throw new Error(`the build failed: ${stderr}`)
 }
 

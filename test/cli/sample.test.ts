@@ -9,7 +9,7 @@ import { writeModel } from "../../src/formats/model.ts"
 import type { Config } from "../../src/model/config.ts"
 import { initialize } from "../../src/model/initialize.ts"
 import { decodeProgram } from "../../src/model/program.ts"
-import { views } from "../../src/model/weights.ts"
+import { places } from "../../src/model/weights.ts"
 import { Kernels } from "../../src/native/library.ts"
 import { Program } from "../../src/program/link.ts"
 import { buildExecutable, LLM, run } from "./executable.ts"
@@ -39,7 +39,7 @@ beforeAll(async () => {
   const tensors = decodeProgram(CONFIG)
   const program = await Program.link(tensors, kernels)
   initialize(program, tensors, CONFIG, kernels, 42)
-  writeModel(path("model.bin"), CONFIG, views(program, tensors.parameters, CONFIG))
+  writeModel(path("model.bin"), CONFIG, [...places(program, tensors.parameters, CONFIG)])
   program.free()
   writeFileSync(path("prompt.txt"), PROMPT)
 }, TIMEOUT_MS)

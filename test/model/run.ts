@@ -50,7 +50,8 @@ export class Run {
     options: Partial<TrainingOptions> & { B: number; T: number },
     weights: Weights = [],
   ): Promise<Run> {
-    const source = trainingProgram(config, { accumulation: 1, adamw: ADAMW, ...options })
+    const { platform } = kernels
+    const source = trainingProgram(config, { accumulation: 1, adamw: ADAMW, platform, ...options })
     const program = await Program.link(source, kernels)
     poison(program)
     const run = new Run(program, source)

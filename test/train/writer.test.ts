@@ -10,7 +10,7 @@ import { loadModel, modelBytes } from "../../src/formats/model.ts"
 import { type RunState, readState, stateBytes } from "../../src/formats/state.ts"
 import { type Config, padVocabulary } from "../../src/model/config.ts"
 import { type TrainingProgram, trainingProgram } from "../../src/model/program.ts"
-import { views } from "../../src/model/weights.ts"
+import { places } from "../../src/model/weights.ts"
 import { Kernels } from "../../src/native/library.ts"
 import { Program } from "../../src/program/link.ts"
 import { doneName, filesOf } from "../../src/train/checkpoint.ts"
@@ -77,8 +77,8 @@ function check(program: Program, tensors: TrainingProgram, step: number) {
   const [model, state] = filesOf(step).map((name) => join(folder, name)) as [string, string]
   const { parameters, masters, m, v, precision } = tensors
   const sections = (stack: TrainingProgram["m"]) =>
-    views(program, stack, CONFIG).map(({ data }) => data as Float32Array)
-  loadModel(model, views(program, parameters, CONFIG))
+    places(program, stack, CONFIG).map(({ data }) => data as Float32Array)
+  loadModel(model, places(program, parameters, CONFIG))
   const read = readState(state, CONFIG, {
     m: sections(m),
     v: sections(v),

@@ -1,0 +1,189 @@
+// A GPU through its kernel library: the functions of cuda/device.h.
+
+import { dlopen, type FFITypeOrString } from "bun:ffi"
+import { assert, UserError } from "../errors.ts"
+import { live, type Memory, tooMuch } from "./memory.ts"
+
+const TEXT_BYTES = 256
+
+const f = (returns: FFITypeOrString, ...args: FFITypeOrString[]) => ({ args, returns })
+
+function bind(path: string) {
+  return dlopen(path, {
+    device_count: f("i32"),
+    device_open: f("i32", "i32", "ptr"),
+    device_name: f("void", "ptr", "i32"),
+    device_bus: f("void", "ptr", "i32"),
+    device_message: f("void", "ptr", "i32"),
+    device_memory: f("i64"),
+    device_memory_free: f("i64"),
+    device_driver: f("i32"),
+    device_allocate: f("i64", "i64"),
+    device_free: f("i32", "i64"),
+    device_upload: f("i32", "i64", "ptr", "i64"),
+    device_download: f("i32", "ptr", "i64", "i64"),
+    device_copy: f("i32", "i64", "i64", "i64"),
+    device_fetch: f("i32", "i64", "i64"),
+    device_fetched: f("i32", "ptr", "i32", "i64"),
+    device_wait: f("i32"),
+    device_status: f("i32"),
+    device_record: f("i32"),
+    device_recorded: f("i64"),
+    device_replay: f("i32", "i64"),
+    device_forget: f("void", "i64"),
+  }).symbols as unknown as Functions
+}
+
+type Functions = Record<string, (...args: (number | bigint | ArrayBufferView)[]) => number | bigint>
+
+function readText(write: Functions[string] | undefined): string {
+  const bytes = new Uint8Array(TEXT_BYTES)
+  write!(bytes, TEXT_BYTES)
+  return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)))
+}
+
+/** How many GPUs a library can use; or why it can use none. */
+export function countGpus(path: string): { count: number } | { missing: string } {
+  const functions = bind(path)
+  const count = Number(functions.device_count!())
+  return count < 0 ? { missing: readText(functions.device_message) } : { count }
+}
+
+/** A graph: calls that were recorded, to be queued as one. */
+export type Recorded = bigint
+
+/** The one GPU of this process. */
+export class Gpu {
+  readonly name: string
+  /** Its address on the bus, by which NVML knows it. */
+  readonly bus: string
+  /** After an error nothing on the device can be trusted, or freed. */
+  private isLost = false
+
+  private constructor(private readonly functions: Functions) {
+    this.name = readText(functions.device_name)
+    this.bus = readText(functions.device_bus)
+  }
+
+  /** Takes the first GPU, with the kernels of a library and the cuBLASLt of a file; where that is "",
+   * products are made by plain kernels. */
+  static open(path: string, cublaslt: string): Gpu {
+    const functions = bind(path)
+    const status = functions.device_open!(0, Buffer.from(`${cublaslt}\0`))
+    const gpu = new Gpu(functions)
+    gpu.check(status)
+    return gpu
+  }
+
+  /** Bytes of memory. */
+  get memory(): { all: number; free: number } {
+    const { device_memory, device_memory_free } = this.functions
+    return { all: Number(device_memory!()), free: Number(device_memory_free!()) }
+  }
+
+  /** CUDA's version that the driver has, "13.0". */
+  get driver(): string {
+    const version = Number(this.functions.device_driver!())
+    return `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`
+  }
+
+  /** Zeroed memory on the device. `savers` are options that need less, for the error. */
+  allocate(bytes: number, savers: string[] = []): Memory {
+    assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
+    const address = Number(this.functions.device_allocate!(BigInt(bytes)))
+    this.check()
+    if (address === 0) {
+      throw tooMuch(bytes, this.memory.free, `the GPU (${this.name}) has free`, savers)
+    }
+    return new DeviceMemory(this, this.functions, address, bytes)
+  }
+
+  /** Begins a download of at most 256 bytes, as they are when everything queued before is done. The
+   * result waits for that alone; it must be asked for before 16 others are begun. */
+  fetch(address: number, into: ArrayBufferView): () => void {
+    const bytes = BigInt(into.byteLength)
+    const number = Number(this.functions.device_fetch!(BigInt(address), bytes))
+    if (number < 0) this.check()
+    return () => this.check(this.functions.device_fetched!(into, number, bytes))
+  }
+
+  /** Waits until everything that was queued is done. */
+  wait(): void {
+    this.check(this.functions.device_wait!())
+  }
+
+  /** Records what `queue` queues, instead of running it. */
+  record(queue: () => void): Recorded {
+    this.check(this.functions.device_record!())
+    queue()
+    const graph = BigInt(this.functions.device_recorded!())
+    this.check()
+    return graph
+  }
+
+  replay(graph: Recorded): void {
+    this.check(this.functions.device_replay!(graph))
+  }
+
+  forget(graph: Recorded): void {
+    if (!this.isLost) this.functions.device_forget!(graph)
+  }
+
+  /** Throws when something has failed; does not wait for what is still running. */
+  check(status: number | bigint = this.functions.device_status!()): void {
+    if (Number(status) === 0) return
+    this.isLost = true
+    const message = readText(this.functions.device_message)
+    throw new UserError(
+      `the GPU${this.name && ` (${this.name})`} failed: ${message} (the system's log may say more; try again, or --device cpu)`,
+    )
+  }
+
+  /** Frees memory, unless it is lost already. */
+  release(address: number): void {
+    if (!this.isLost) this.check(this.functions.device_free!(BigInt(address)))
+  }
+}
+
+class DeviceMemory implements Memory {
+  constructor(
+    private readonly gpu: Gpu,
+    private readonly functions: Functions,
+    private readonly start: number,
+    readonly bytes: number,
+  ) {
+    live.add(this)
+  }
+
+  get address(): number {
+    assert(live.has(this), "use of freed memory")
+    return this.start
+  }
+
+  read(into: ArrayBufferView, at: number): void {
+    const [from, bytes] = this.span(at, into.byteLength)
+    this.gpu.check(this.functions.device_download!(into, from, bytes))
+  }
+
+  write(from: ArrayBufferView, at: number): void {
+    const [to, bytes] = this.span(at, from.byteLength)
+    this.gpu.check(this.functions.device_upload!(to, from, bytes))
+  }
+
+  copy(to: number, from: number, bytes: number): void {
+    const [[target, size], [source]] = [this.span(to, bytes), this.span(from, bytes)]
+    this.gpu.check(this.functions.device_copy!(target, source, size))
+  }
+
+  free(): void {
+    assert(live.delete(this), "memory freed twice")
+    this.gpu.release(this.start)
+  }
+
+  /** Address and length as they cross, within the memory. */
+  private span(at: number, bytes: number): [address: bigint, bytes: bigint] {
+    const isWithin = Number.isSafeInteger(at) && at >= 0 && at + bytes <= this.bytes
+    assert(isWithin, `${bytes} bytes at ${at} of ${this.bytes}`)
+    return [BigInt(this.address + at), BigInt(bytes)]
+  }
+}
