@@ -2,6 +2,7 @@
 // may take long: on a machine that others use too, 5 seconds, the runner's default, are not enough.
 
 import { plugin } from "bun"
+import { buildEmulatedCuda } from "../src/build/emulated.ts"
 import { buildNative } from "../src/build/native.ts"
 import { isSanitized } from "./sanitizers.ts"
 
@@ -11,6 +12,10 @@ if (isSanitized) delete process.env.LD_PRELOAD // this process is watched, not w
 const purpose = isSanitized ? "sanitizers" : "tests"
 const { warning } = await buildNative((line) => console.error(line), purpose)
 if (warning) console.error(`warning: ${warning}`)
+if (!isSanitized) {
+  const { missing } = await buildEmulatedCuda((line) => console.error(line))
+  if (missing) console.error(`warning: no emulated GPU: ${missing}`)
+}
 
 // The default can only be set by each file itself, for its own tests.
 plugin({

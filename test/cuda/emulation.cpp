@@ -62,7 +62,7 @@ static int threads, warp_count, ended;
 static Fiber *running;
 static int running_place; // of the running fiber's warp
 static Context outside;   // where run_block waits
-static bool failed;
+static bool is_running, failed;
 static char failure[512];
 static const std::function<void()> *body;
 
@@ -298,7 +298,9 @@ static void run_block() {
     prepare_block();
     Fiber *first = next_fiber();
     place_fiber(*first);
+    is_running = true;
     fiber_switch(outside, first->context);
+    is_running = false;
     if (!failed && ended < threads) {
         describe_wait();
         failed = true;
@@ -364,4 +366,18 @@ void emulated_async_wait(int n) {
     for (size_t &group : groups) group -= done;
 }
 
-extern "C" void emulated_seed(unsigned value) { seed(value); }
+extern "C" __attribute__((visibility("default"))) void emulated_seed(unsigned value) { seed(value); }
+
+/* What the compiler's check of alignment calls (its ABI: libsanitizer's ubsan_handlers.h). The access
+ * itself would follow, and end the process. */
+struct Misaligned {
+    const char *file;
+    unsigned line, column;
+    void *type;
+    unsigned char log_alignment, kind;
+};
+extern "C" void __ubsan_handle_type_mismatch_v1(Misaligned *what, void *address) {
+    if (!is_running) abort();
+    fail("%s:%u: %p is not aligned to %d bytes", what->file, what->line, address,
+         1 << what->log_alignment);
+}

@@ -164,11 +164,7 @@ __attribute__((weak)) void keep_error(cudaError_t error) {
 extern "C" const char *emulated_failure(void) { return details.c_str(); }
 
 const char *cudaGetErrorString(cudaError_t error) {
-    static std::string text;
-    if (error == cudaSuccess) return "no error";
-    text = cudaGetErrorName(error);
-    if (!details.empty()) text += ": " + details;
-    return text.c_str();
+    return error == cudaSuccess ? "no error" : details.c_str();
 }
 
 const char *cudaGetErrorName(cudaError_t error) {

@@ -6,28 +6,20 @@ import { isBf16 } from "../../src/native/contract.ts"
 import { contract, type Kernels } from "../../src/native/library.ts"
 import { heading, reference, testedLibraries } from "../libraries.ts"
 import { isSanitized } from "../sanitizers.ts"
+import { checkLibrary, checkLibraryNaN, drawn, forAll, type Way, withNaN } from "./agreement.ts"
 import type { Case } from "./case.ts"
 import { cases } from "./cases.ts"
-import {
-  bitDifferences,
-  differences,
-  gradientDifferences,
-  outputsOf,
-  swallowedNaNs,
-} from "./check.ts"
-import { Random } from "./random.ts"
+import { differences, gradientDifferences, outputsOf, swallowedNaNs } from "./check.ts"
 import { runKernel } from "./sandbox.ts"
 
-const THREADS = [2, 3, 5] // compared with 1
+const THREADS = [1, 2, 3, 5]
 const TIMEOUT_MS = 300_000 // for all cases of a kernel; emulated, and on cores that others use too
 
-const drawn = (row: Case) => row.draw(new Random(`${row.kernel} ${row.title}`))
-
-/** Runs `check` on every case; fails with a line for every problem. */
-function forAll(rows: Case[], check: (row: Case) => string[]) {
-  const problems = rows.flatMap((row) => check(row).map((problem) => `${row.title}: ${problem}`))
-  expect(problems).toEqual([])
-}
+const onThreads = (kernels: Kernels, threads: number): Way => ({
+  name: `on ${threads} threads`,
+  set: () =>
+    kernels.call("llm_threads", threads) === threads ? undefined : `no ${threads} threads`,
+})
 
 function checkReference(row: Case): string[] {
   const input = drawn(row)
@@ -37,38 +29,6 @@ function checkReference(row: Case): string[] {
     ...(input.outputs ? differences(input, outputs, input.outputs()) : []),
     ...(input.gradients ? gradientDifferences(row, input, outputs) : []),
   ]
-}
-
-function checkLibrary(kernels: Kernels, row: Case): string[] {
-  const input = drawn(row)
-  const expected = runKernel(reference, row.kernel, input.args).outputs
-  kernels.call("llm_threads", 1)
-  const { outputs, damage } = runKernel(kernels, row.kernel, input.args)
-  const problems = [...damage, ...differences(input, outputs, expected)]
-  for (const threads of THREADS) {
-    if (kernels.call("llm_threads", threads) !== threads) problems.push(`no ${threads} threads`)
-    const again = runKernel(kernels, row.kernel, input.args)
-    const found = [...again.damage, ...bitDifferences(again.outputs, outputs)]
-    problems.push(...found.map((problem) => `on ${threads} threads: ${problem}`))
-  }
-  return problems
-}
-
-/** The case with one number of one of its inputs replaced by NaN; undefined where it has none. */
-function withNaN(row: Case) {
-  const input = drawn(row)
-  const random = new Random(`${row.kernel} ${row.title}, where the NaN is`)
-  const inputs = Object.values(input.args).flatMap((arg) => {
-    if (typeof arg === "number") return []
-    if ("kind" in arg) return arg.kind === "output" && arg.initial ? [arg.initial] : []
-    return arg instanceof Float32Array ? [arg] : []
-  })
-  const numbers = inputs[random.integer(inputs.length)]!
-  // Some inputs hold NaN already, where nothing may be read.
-  const finite = [...numbers.keys()].filter((i) => !Number.isNaN(numbers[i]))
-  if (finite.length === 0) return undefined
-  numbers[finite[random.integer(finite.length)]!] = Number.NaN
-  return input
 }
 
 function checkReferenceNaN(row: Case): string[] {
@@ -84,14 +44,6 @@ function checkReferenceNaN(row: Case): string[] {
   // A difference quotient cannot say where; somewhere it must show.
   const isSeen = Object.values(given).some((values) => values.some(Number.isNaN))
   return isSeen ? problems : [...problems, "no output is NaN"]
-}
-
-function checkLibraryNaN(kernels: Kernels, row: Case): string[] {
-  const input = withNaN(row)
-  if (!input) return []
-  const expected = runKernel(reference, row.kernel, input.args).outputs
-  kernels.call("llm_threads", 1)
-  return swallowedNaNs(runKernel(kernels, row.kernel, input.args).outputs, expected)
 }
 
 // The generator has no formula; it has PyTorch's numbers to meet, in a test of its own.
@@ -133,16 +85,17 @@ for (const library of await testedLibraries()) {
     return withBf16 || !isBf16(signatures.get(kernel)!)
   }
   describe(heading(library), () => {
+    const ways = THREADS.map((threads) => onThreads(kernels!, threads))
     for (const [kernel, rows] of byKernel) {
       if (!isOwn(kernel)) continue
       test.skipIf(!kernels)(
         `${kernel} agrees with the reference, with the same bits on 1, 2, 3 and 5 threads`,
-        () => forAll(rows, (row) => checkLibrary(kernels!, row)),
+        () => forAll(rows, (row) => checkLibrary(kernels!, ways, row)),
         TIMEOUT_MS,
       )
       test.skipIf(!kernels)(
         `${kernel} hands on NaN from any input`,
-        () => forAll(rows, (row) => checkLibraryNaN(kernels!, row)),
+        () => forAll(rows, (row) => checkLibraryNaN(kernels!, ways[0]!, row)),
         TIMEOUT_MS,
       )
     }

@@ -1,8 +1,9 @@
 // Runs one kernel on guarded memory: outputs and scratch hold NaN before the call, every array
-// stands between bytes that nobody may touch, and inputs must come out as they went in.
+// stands between bytes that nobody may touch, and inputs must come out as they went in. What a library
+// with memory of its own works on is a copy of all that, guards and all, copied back afterwards.
 
 import { fromBf16, roundToBf16 } from "../../src/data/bf16.ts"
-import { contract, type Kernels } from "../../src/native/library.ts"
+import { contract } from "../../src/native/library.ts"
 import { allocate } from "../../src/native/memory.ts"
 import { poison, unpoison } from "../poison.ts"
 import type { Arguments } from "./case.ts"
@@ -12,6 +13,19 @@ export interface Outcome {
   outputs: Record<string, Float32Array | Float64Array>
   /** What the call changed and should not have: one line each. */
   damage: string[]
+}
+
+/** Kernels; those that work on a device's memory say where it is. */
+export interface Library {
+  call(kernel: string, ...args: (number | bigint)[]): number
+  allocate?: (bytes: number) => DeviceMemory
+}
+export interface DeviceMemory {
+  address: number
+  upload(from: ArrayBufferView): void
+  download(into: ArrayBufferView): void
+  /** Until all calls are done; throws what went wrong. */
+  wait(): void
 }
 
 const signatures = await contract()
@@ -35,7 +49,13 @@ interface Placed {
   before?: Numbers
 }
 
-export function runKernel(kernels: Kernels, kernel: string, args: Arguments): Outcome {
+const devices = new WeakMap<Library, DeviceMemory | undefined>()
+function deviceOf(library: Library): DeviceMemory | undefined {
+  if (!devices.has(library)) devices.set(library, library.allocate?.(SANDBOX_BYTES))
+  return devices.get(library)
+}
+
+export function runKernel(library: Library, kernel: string, args: Arguments): Outcome {
   const signature = signatures.get(kernel)
   if (!signature) throw new Error(`${kernel} is not in llm.h`)
   const unknown = Object.keys(args).filter((n) => !signature.parameters.some((p) => p.name === n))
@@ -56,18 +76,33 @@ export function runKernel(kernels: Kernels, kernel: string, args: Arguments): Ou
   words.fill(CANARY, 0, end / 4)
   for (const array of placed.values()) fill(array, args[array.name]!)
 
+  const device = deviceOf(library)
+  const { address } = device ?? memory
   const values = signature.parameters.map(({ name }) => {
     const arg = args[name]!
     if (typeof arg === "number") return arg
     const target = "kind" in arg && arg.kind === "alias" ? arg.of : name
-    return memory.address + placed.get(target)!.offset
+    return address + placed.get(target)!.offset
   })
-  const { address } = memory
+  const used = words.subarray(0, end / 4)
+  device?.upload(used)
+  device?.wait()
   poison(address, end)
   for (const { offset, view } of placed.values()) unpoison(address + offset, view.byteLength)
-  kernels.call(kernel, ...values)
+  library.call(kernel, ...values)
+  const failure = device && failureOf(() => device.wait())
   unpoison(address, end)
-  return inspect([...placed.values()], end)
+  device?.download(used)
+  const { outputs, damage } = inspect([...placed.values()], end)
+  return { outputs, damage: failure ? [failure, ...damage] : damage }
+}
+
+function failureOf(wait: () => void): string | undefined {
+  try {
+    wait()
+  } catch (error) {
+    return (error as Error).message
+  }
 }
 
 function place(

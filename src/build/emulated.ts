@@ -1,0 +1,89 @@
+// Builds the CUDA kernels for the tests' emulation of a GPU (test/cuda): the same sources as C++, once
+// for each kind of `real`, two at a time. It is not part of the executable.
+
+import { spawnSync } from "node:child_process"
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from "node:fs"
+import { basename, dirname, join } from "node:path"
+import { NATIVE_BUILD_DIR } from "../native/assets.ts"
+
+const ROOT = join(import.meta.dir, "..", "..")
+const KERNELS = join(ROOT, "cuda")
+const EMULATION = join(ROOT, "test", "cuda")
+const DIR = join(NATIVE_BUILD_DIR, "emulated")
+export const EMULATED_CUDA = join(DIR, "libllm-emulated-cuda.so")
+
+const AT_ONCE = 2
+const FLAGS = [
+  ...["-x", "c++", "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"],
+  ...(process.arch === "x64" ? ["-march=x86-64-v3"] : []),
+  // An access that a GPU would refuse for its address is reported (test/cuda/emulation.cpp).
+  ...["-fsanitize=alignment", "-DLLM_EMULATED", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
+  ...["-Wno-psabi", `-I${EMULATION}`, `-I${KERNELS}`],
+]
+
+interface Unit {
+  source: string
+  object: string
+  flags: string[]
+}
+
+/** The C++ compiler: $CXX, or the one of gcc or clang; undefined where there is none. */
+export function findCxxCompiler(): string | undefined {
+  const candidates = process.env.CXX ? [process.env.CXX] : ["g++", "clang++", "c++"]
+  return candidates.find((name) => spawnSync(name, ["--version"]).status === 0)
+}
+
+/** Builds the library if it is missing or older than its sources. Returns why there is none. */
+export async function buildEmulatedCuda(
+  log: (line: string) => void,
+): Promise<{ missing?: string }> {
+  mkdirSync(join(DIR, "cuda"), { recursive: true })
+  const all = units()
+  const newest = (paths: string[]) => Math.max(...paths.map((path) => statSync(path).mtimeMs))
+  const headers = [KERNELS, EMULATION, join(ROOT, "c")].flatMap((dir) => files(dir, ".h"))
+  const common = newest([...headers, import.meta.path])
+  const stale = all.filter(({ source, object }) => {
+    return !existsSync(object) || statSync(object).mtimeMs < Math.max(common, newest([source]))
+  })
+  const isLinked = () => {
+    const objects = all.map(({ object }) => object)
+    return existsSync(EMULATED_CUDA) && statSync(EMULATED_CUDA).mtimeMs >= newest(objects)
+  }
+  if (stale.length === 0 && isLinked()) return {}
+  const compiler = findCxxCompiler()
+  if (!compiler) return { missing: "no C++ compiler found (on Debian: apt install g++)" }
+  const names = stale.map(({ object }) => basename(object, ".o"))
+  log(`${compiler}: cuda → ${basename(EMULATED_CUDA)} (${names.join(", ")})`)
+  const compileSome = async () => {
+    for (let unit = stale.shift(); unit; unit = stale.shift()) {
+      await make(unit.object, [compiler, ...FLAGS, ...unit.flags, "-c", unit.source])
+    }
+  }
+  await Promise.all(Array.from({ length: AT_ONCE }, compileSome))
+  await make(EMULATED_CUDA, [compiler, "-shared", ...all.map(({ object }) => object)])
+  return {}
+}
+
+const files = (dir: string, extension: string) =>
+  readdirSync(dir)
+    .filter((name) => name.endsWith(extension))
+    .map((name) => join(dir, name))
+
+function units(): Unit[] {
+  return [...files(KERNELS, ".cu"), ...files(EMULATION, ".cpp")].flatMap((source) => {
+    const name = basename(source).replace(/\.\w+$/, "")
+    const own = { source, object: join(DIR, "cuda", `${name}.o`), flags: [] as string[] }
+    if (!/\bREAL\(|\breal\b/.test(readFileSync(source, "utf8"))) return [own]
+    const object = join(DIR, "cuda", `${name}_bf16.o`)
+    return [own, { source, object, flags: ["-DLLM_BF16"] }]
+  })
+}
+
+/** Runs a command that writes `target`, which appears when it is whole. */
+async function make(target: string, command: string[]): Promise<void> {
+  const temporary = join(dirname(target), `.${process.pid}.${basename(target)}`)
+  const run = Bun.spawn([...command, "-o", temporary], { stderr: "pipe" })
+  const messages = await new Response(run.stderr).text()
+  if ((await run.exited) !== 0) throw new Error(`${command.join(" ")}:\n${messages}`)
+  renameSync(temporary, target)
+}

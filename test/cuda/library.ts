@@ -1,0 +1,122 @@
+// The CUDA kernels under test: on the emulated GPU, or with LLM_TEST_GPU=1 on the one that is there.
+
+import { dlopen, type FFITypeOrString } from "bun:ffi"
+import { existsSync } from "node:fs"
+import { join } from "node:path"
+import { EMULATED_CUDA } from "../../src/build/emulated.ts"
+import { NATIVE_BUILD_DIR } from "../../src/native/assets.ts"
+import type { Contract, Signature } from "../../src/native/contract.ts"
+import { instructionSets } from "../../src/native/cpu.ts"
+import { ffiSymbols, type NativeFunctions } from "../../src/native/functions.ts"
+import { contract } from "../../src/native/library.ts"
+import type { DeviceMemory, Library } from "../ops/sandbox.ts"
+
+export const isOnGpu = process.env.LLM_TEST_GPU === "1"
+
+const TEXT_BYTES = 256
+const f = (returns: FFITypeOrString, ...args: FFITypeOrString[]) => ({ args, returns })
+const DEVICE = {
+  device_open: f("i32", "i32", "ptr"),
+  device_name: f("void", "ptr", "i32"),
+  device_message: f("void", "ptr", "i32"),
+  device_allocate: f("i64", "i64"),
+  device_upload: f("i32", "i64", "ptr", "i64"),
+  device_download: f("i32", "ptr", "i64", "i64"),
+  device_wait: f("i32"),
+}
+type DeviceFunctions = Record<
+  keyof typeof DEVICE,
+  (...args: (number | bigint | ArrayBufferView)[]) => number | bigint
+>
+
+/** A library whose functions take addresses on a device. */
+export class DeviceLibrary implements Library {
+  private constructor(
+    private readonly signatures: Contract,
+    private readonly functions: NativeFunctions,
+    private readonly device: DeviceFunctions,
+    /** Sets the order in which the emulated GPU runs threads and blocks. */
+    readonly seed: (seed: number) => void,
+  ) {}
+
+  /** Takes the first GPU. An empty path to cuBLASLt leaves products to plain kernels. */
+  static open(path: string, signatures: Contract, cublaslt: string): DeviceLibrary {
+    const there = [...signatures.values()].filter((signature) => has(path, signature))
+    const { symbols } = dlopen(path, ffiSymbols(there))
+    const device = dlopen(path, DEVICE).symbols as unknown as DeviceFunctions
+    const seed = isOnGpu
+      ? () => {}
+      : dlopen(path, { emulated_seed: f("void", "i32") }).symbols.emulated_seed
+    const functions = symbols as unknown as NativeFunctions
+    const library = new DeviceLibrary(signatures, functions, device, seed)
+    library.check(device.device_open(0, Buffer.from(`${cublaslt}\0`)))
+    return library
+  }
+
+  get name(): string {
+    return this.text(this.device.device_name)
+  }
+
+  has(kernel: string): boolean {
+    return this.functions[kernel] !== undefined
+  }
+
+  call(kernel: string, ...args: (number | bigint)[]): number {
+    const { parameters } = this.signatures.get(kernel)!
+    const values = parameters.map(({ type }, i) => {
+      if (type === "pointer" || type === "i64") return BigInt(args[i]!)
+      return type === "i32" || type === "u32" ? Number(args[i]) | 0 : args[i]!
+    })
+    return this.functions[kernel]!(...values)
+  }
+
+  /** Waits for what was called; throws what went wrong, in the device's words. */
+  wait(): void {
+    this.check(this.device.device_wait())
+  }
+
+  allocate = (bytes: number): DeviceMemory => {
+    const address = Number(this.device.device_allocate(BigInt(bytes)))
+    if (address === 0) throw new Error(`no ${bytes} bytes on the device`)
+    return {
+      address,
+      upload: (from: ArrayBufferView) =>
+        this.check(this.device.device_upload(BigInt(address), from, BigInt(from.byteLength))),
+      download: (to: ArrayBufferView) =>
+        this.check(this.device.device_download(to, BigInt(address), BigInt(to.byteLength))),
+      wait: () => this.wait(),
+    }
+  }
+
+  private check(status: number | bigint): void {
+    if (Number(status) !== 0) throw new Error(this.text(this.device.device_message))
+  }
+
+  private text(write: DeviceFunctions["device_name"]): string {
+    const bytes = new Uint8Array(TEXT_BYTES)
+    write(bytes, TEXT_BYTES)
+    return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)))
+  }
+}
+
+function has(path: string, signature: Signature): boolean {
+  try {
+    dlopen(path, ffiSymbols([signature]))
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** The kernels under test, or why there are none. */
+export async function openCuda(): Promise<{ library: DeviceLibrary } | { reason: string }> {
+  const path = isOnGpu ? join(NATIVE_BUILD_DIR, "libllm-cuda.so") : EMULATED_CUDA
+  const signatures = await contract()
+  if (isOnGpu) {
+    return { library: DeviceLibrary.open(path, signatures, process.env.LLM_CUBLASLT ?? "") }
+  }
+  if (!existsSync(path)) return { reason: "the emulated GPU takes a C++ compiler" }
+  if (process.arch === "x64" && !(await instructionSets()).includes("x86-64-v3"))
+    return { reason: "the emulated GPU takes AVX2" }
+  return { library: DeviceLibrary.open(path, signatures, "") }
+}
