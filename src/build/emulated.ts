@@ -18,7 +18,7 @@ const FLAGS = [
   ...(process.arch === "x64" ? ["-march=x86-64-v3"] : []),
   // An access that a GPU would refuse for its address is reported (test/cuda/emulation.cpp).
   ...["-fsanitize=alignment", "-DLLM_EMULATED", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
-  ...["-Wno-psabi", `-I${EMULATION}`, `-I${KERNELS}`],
+  ...["-Wno-psabi", `-I${EMULATION}`, `-I${KERNELS}`], `-I${join(ROOT, "c")}`,
 ]
 
 interface Unit {
