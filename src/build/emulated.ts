@@ -14,11 +14,11 @@ export const EMULATED_CUDA = join(DIR, "libllm-emulated-cuda.so")
 
 const AT_ONCE = 2
 const FLAGS = [
-  ...["-x", "c++", "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"],
+  ...["-x", "c++", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"],
   ...(process.arch === "x64" ? ["-march=x86-64-v3"] : []),
   // An access that a GPU would refuse for its address is reported (test/cuda/emulation.cpp).
   ...["-fsanitize=alignment", "-DLLM_EMULATED", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
-  ...["-Wno-psabi", `-I${EMULATION}`, `-I${KERNELS}`], `-I${join(ROOT, "c")}`,
+  ...["-Wno-psabi", `-I${EMULATION}`, `-I${KERNELS}`, `-I${join(ROOT, "c")}`],
 ]
 
 interface Unit {
@@ -72,10 +72,12 @@ const files = (dir: string, extension: string) =>
 function units(): Unit[] {
   return [...files(KERNELS, ".cu"), ...files(EMULATION, ".cpp")].flatMap((source) => {
     const name = basename(source).replace(/\.\w+$/, "")
-    const own = { source, object: join(DIR, "cuda", `${name}.o`), flags: [] as string[] }
+    // What runs the fibers counts; of kernels, more than -O1 takes long to compile.
+    const level = source.startsWith(KERNELS) ? "-O1" : "-O2"
+    const own = { source, object: join(DIR, "cuda", `${name}.o`), flags: [level] }
     if (!/\bREAL\(|\breal\b/.test(readFileSync(source, "utf8"))) return [own]
     const object = join(DIR, "cuda", `${name}_bf16.o`)
-    return [own, { source, object, flags: ["-DLLM_BF16"] }]
+    return [own, { source, object, flags: [level, "-DLLM_BF16"] }]
   })
 }
 

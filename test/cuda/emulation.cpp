@@ -34,7 +34,8 @@ enum class State { READY, IN_WARP_CALL, AT_BARRIER, ENDED };
 
 struct Fiber {
     Context context;
-    int thread; // its index in the block
+    int thread; // its number in the block
+    uint3 index;
     State state;
     // The warp-wide call it waits in, or its outcome.
     Call call;
@@ -102,8 +103,7 @@ static void shuffle_order(int *order, int n) {
 
 static void place_fiber(Fiber &fiber) {
     running = &fiber;
-    const unsigned t = fiber.thread;
-    threadIdx = {t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y)};
+    threadIdx = fiber.index;
 }
 
 /* The next fiber that is ready: of the running warp as long as there is one, so that a warp runs
@@ -230,8 +230,9 @@ uint64_t gather(const void *value, size_t bytes) {
 /* ---- blocks ---- */
 
 static void fill_nan(char *from, size_t bytes) {
-    for (size_t i = 0; i + 4 <= bytes; i += 4) memcpy(from + i, &SHARED_NAN, 4);
-    if (bytes % 4) memset(from + bytes / 4 * 4, 0xff, bytes % 4);
+    for (size_t i = 0; i < 4 && i < bytes; i++) from[i] = (char)(SHARED_NAN >> 8 * i);
+    for (size_t done = 4; done < bytes; done *= 2)
+        memcpy(from + done, from, done < bytes - done ? done : bytes - done);
 }
 
 static void prepare_block() {
@@ -246,7 +247,9 @@ static void prepare_block() {
         for (int i = 0; i < LANES; i++) warp.place[warp.order[i]] = i;
         for (int i = 0; i < LANES && w * LANES + i < threads; i++) {
             Fiber &fiber = fibers[w * LANES + i];
-            fiber.thread = w * LANES + i;
+            const unsigned t = fiber.thread = w * LANES + i;
+            fiber.index = {t % blockDim.x, t / blockDim.x % blockDim.y,
+                           t / (blockDim.x * blockDim.y)};
             fiber.state = State::READY;
             fiber.copies.clear();
             fiber.groups.clear();
