@@ -73,11 +73,12 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
 /* ---- matrix products ---- */
 
 /* pre = inp·weightᵀ + bias; out = gelu(pre) where pre is given, else pre; then out += residual.
- * The GELU is that of pre as it is stored, so that gelu_forward makes the same bits of pre again.
+ * The GELU is that of pre as it is stored, so that gelu_forward makes the same bits of pre again; on
+ * a GPU it may be that of pre before it is rounded.
  * out (N,OC), pre (N,OC) or NULL overwritten; inp (N,C); weight (OC,C); bias (OC) or NULL;
  * residual (N,OC) or NULL; scratch: LLM_MATMUL_SCRATCH(N, C) floats.
  * A row of out has the same bits whatever the other rows are, and however many: in all products of
- * fewer than LLM_FEW_ROWS rows, and in all others. */
+ * fewer than LLM_FEW_ROWS rows, and in all others; on a GPU, in all others of equally many rows. */
 void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
                           const real *bias, const real *residual, float *scratch, int N, int C,
                           int OC);

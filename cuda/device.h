@@ -57,4 +57,18 @@ i64 device_recorded(void);
 int device_replay(i64 graph);
 void device_forget(i64 graph);
 
+/* Whether products of f32 may round what they multiply to TF32: 0 until set. */
+void device_tf32(int on);
+
+/* Which of cuBLASLt's algorithms makes a product is chosen by the clock when it is first asked for
+ * outside of a recording, and may change the bits of its result. What was chosen so far, to be kept
+ * by the GPU's name: returns the bytes, which are written if `size` is not less. What was kept is
+ * taken instead of timing: returns how many products were told, 0 of another version. */
+int product_plans_save(void *out, int size);
+int product_plans_load(const void *in, int size);
+
+/* Writes a table of the products asked for so far, and of who makes them and how fast, cut to `size`
+ * bytes with the 0 at the end; returns the bytes of all of it, without the 0. */
+int product_report(char *out, int size);
+
 #endif

@@ -1,0 +1,48 @@
+/* The linear layer, forward and backward: each product in one go with all that belongs to it, or else
+ * in the fewest passes that can be had, or else by the kernel that takes anything. */
+#include "product.h"
+
+constexpr int IS_BF16 = sizeof(real) < sizeof(float);
+
+extern "C" void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
+                                     const real *bias, const real *residual, float *, int N, int C,
+                                     int OC) {
+    if (N < LLM_FEW_ROWS) return REAL(few_rows)(out, pre, inp, weight, bias, residual, N, C, OC);
+    Product all = {FORWARD, IS_BF16, N, OC, C, out, inp, weight, bias, pre, residual, nullptr};
+    if (product(all)) return;
+    if (pre && !residual) {
+        Product linear = all;
+        linear.out = pre;
+        linear.pre = nullptr;
+        if (product(linear)) return REAL(gelu_forward)(out, pre, (i64)N * OC);
+    }
+    tiled_product(all);
+}
+
+extern "C" void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight,
+                                            const real *pre, int N, int C, int OC, int accumulate) {
+    Product all = {BACKWARD_INPUT, IS_BF16,     N,       C, OC, dinp, dout, weight, nullptr,
+                   (real *)pre,    accumulate ? dinp : nullptr, nullptr};
+    if (product(all)) return;
+    if (pre) {
+        Product linear = all;
+        linear.pre = nullptr;
+        if (product(linear)) return REAL(gelu_backward)(dinp, dinp, pre, (i64)N * C);
+    }
+    tiled_product(all);
+}
+
+extern "C" void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout,
+                                             const real *inp, float *, int N, int C, int OC,
+                                             int accumulate) {
+    Product linear = {BACKWARD_WEIGHT, IS_BF16, OC,      C,       N,
+                      dweight,         dout,    inp,     nullptr, nullptr,
+                      accumulate ? dweight : nullptr, nullptr};
+    if (dbias && !accumulate) {
+        Product all = linear;
+        all.sums = dbias;
+        if (product(all)) return;
+    }
+    if (!product(linear)) tiled_product(linear);
+    if (dbias) column_sums(dbias, dout, IS_BF16, N, OC, accumulate);
+}

@@ -1,0 +1,235 @@
+/* Which of cuBLASLt's algorithms makes which product: chosen by the clock when a product is first
+ * asked for, remembered, and kept by the caller beyond the process, since another algorithm may give
+ * other bits. */
+#include "cublaslt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#pragma GCC visibility push(default)
+extern "C" {
+#include "device.h"
+}
+#pragma GCC visibility pop
+
+constexpr int TRIED = 16, ROUNDS = 3;
+constexpr int IN_PASSES = -1; // a status: without its epilogue, and with a pass after it, it is faster
+
+struct Choice {
+    Key key;
+    int status; // 0, or the cublasStatus_t for which the product is not cuBLASLt's
+    float us;   // that it took; 0 where it was not timed
+    Algorithm algorithm;
+};
+struct Plan {
+    Choice choice;
+    Described described;
+    Plan *next;
+};
+static Plan *plans, **last = &plans;
+
+static Plan *find(const Key &key) {
+    Plan *plan = plans;
+    while (plan && memcmp(&plan->choice.key, &key, sizeof key)) plan = plan->next;
+    return plan;
+}
+
+static Plan *append(const Choice &choice) {
+    Plan *const plan = (Plan *)calloc(1, sizeof(Plan));
+    if (!plan) return nullptr;
+    plan->choice = choice;
+    *last = plan;
+    last = &plan->next;
+    return plan;
+}
+
+static size_t out_bytes(const Product &p) {
+    const size_t each = p.is_bf16 && p.form != BACKWARD_WEIGHT ? sizeof(bf16) : sizeof(float);
+    return (size_t)p.rows * p.columns * each;
+}
+
+/* Microseconds of a run, the mean of `runs`; `status` of the last. */
+static float time_runs(const Plan &plan, const Algorithm &algorithm, const Product &p, int runs,
+                       cudaEvent_t from, cudaEvent_t to, int &status) {
+    float ms = 0;
+    keep_error(cudaEventRecord(from, stream));
+    for (int i = 0; i < runs; i++) {
+        status = run_product(plan.described, algorithm, p);
+        if (status) return 0;
+    }
+    keep_error(cudaEventRecord(to, stream));
+    keep_error(cudaEventSynchronize(to));
+    keep_error(cudaEventElapsedTime(&ms, from, to));
+    return ms * 1000 / runs;
+}
+
+/* Takes the fastest of the algorithms found. What is added to is not touched: another place is. */
+static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
+    Choice &choice = plan.choice;
+    void *elsewhere = nullptr;
+    cudaEvent_t from = nullptr, to = nullptr;
+    if (choice.key.added == 1) {
+        if (cudaMalloc(&elsewhere, out_bytes(p)) != cudaSuccess) {
+            cudaGetLastError();
+            return;
+        }
+        p.out = elsewhere;
+        p.added = elsewhere;
+    }
+    keep_error(cudaEventCreate(&from));
+    keep_error(cudaEventCreate(&to));
+    float best[TRIED];
+    int runs[TRIED], winner = -1;
+    for (int round = 0; round <= ROUNDS; round++) { // the first one warms up
+        for (int i = 0; i < count; i++) {
+            int status = 0;
+            if (round > 0 && runs[i] == 0) continue;
+            const float us =
+                time_runs(plan, found[i].algorithm, p, round > 0 ? runs[i] : 1, from, to, status);
+            if (round == 0) runs[i] = status ? 0 : 1 + (int)(200 / (us + 1));
+            else if (round == 1 || us < best[i]) best[i] = us;
+            if (status) choice.status = status;
+        }
+    }
+    for (int i = 0; i < count; i++)
+        if (runs[i] && (winner < 0 || best[i] < best[winner])) winner = i;
+    if (winner >= 0) {
+        choice.status = 0;
+        choice.us = best[winner];
+        choice.algorithm = found[winner].algorithm;
+    }
+    keep_error(cudaEventDestroy(from));
+    keep_error(cudaEventDestroy(to));
+    if (elsewhere) keep_error(cudaFree(elsewhere));
+}
+
+/* What moving the bytes takes that a pass of its own reads and writes for the same result, in us. */
+static float pass_us(const Product &p) {
+    int device = 0, khz = 0, bits = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&khz, cudaDevAttrMemoryClockRate, device);
+    cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, device);
+    const double peak = khz > 0 && bits > 0 ? 2e3 * khz * bits / 8 : 1e12; // bytes/s, two a clock
+    const double stored = p.is_bf16 ? sizeof(bf16) : sizeof(float);
+    const double numbers = p.sums ? (double)p.inner * p.rows
+                                  : (p.form == FORWARD ? 2. : 3.) * p.rows * p.columns;
+    return (float)(3 + numbers * stored / (0.85 * peak) * 1e6);
+}
+
+static bool is_capturing() {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    keep_error(cudaStreamIsCapturing(stream, &status));
+    return status != cudaStreamCaptureStatusNone;
+}
+
+static Plan *plan_for(const Product &p) {
+    const Key key = key_of(p);
+    Plan *plan = find(key);
+    if (!plan) {
+        plan = append({key, STATUS_NOT_SUPPORTED, 0, {}});
+        if (!plan) return nullptr;
+        plan->described = describe(key);
+        Heuristic found[TRIED];
+        const int count =
+            plan->described.operation ? heuristics(found, TRIED, plan->described, key, p) : 0;
+        if (count == 0) return plan;
+        plan->choice.status = 0;
+        plan->choice.algorithm = found[0].algorithm;
+        if (is_capturing()) return plan;
+        choose(*plan, found, count, p);
+        if (p.pre || p.sums) {
+            Product plain = p;
+            plain.pre = nullptr;
+            plain.sums = nullptr;
+            const Plan *const other = plan_for(plain);
+            const bool is_faster = other && other->choice.us > 0 && plan->choice.us > 0 &&
+                                   other->choice.us + pass_us(p) < plan->choice.us;
+            if (is_faster && !other->choice.status) plan->choice.status = IN_PASSES;
+        }
+    } else if (!plan->described.operation && !plan->choice.status) { // it was loaded
+        plan->described = describe(key);
+        if (!plan->described.operation) plan->choice.status = STATUS_NOT_SUPPORTED;
+    }
+    return plan;
+}
+
+bool product(const Product &p) {
+    // What is added comes after the GELU, which an epilogue cannot do; it wants rows of 8.
+    if (!cublaslt.Matmul || (p.pre && (p.added || p.columns % 8))) return false;
+    Plan *const plan = plan_for(p);
+    if (!plan || plan->choice.status) return false;
+    plan->choice.status = run_product(plan->described, plan->choice.algorithm, p);
+    return plan->choice.status == 0;
+}
+
+// ---- what is kept, and told ----
+
+struct Header {
+    unsigned long long version; // of cuBLASLt
+    int choice_bytes, count;
+};
+
+static Header header() {
+    Header made = {cublaslt.GetVersion ? cublaslt.GetVersion() : 0, sizeof(Choice), 0};
+    for (const Plan *plan = plans; plan; plan = plan->next) made.count++;
+    return made;
+}
+
+extern "C" int product_plans_save(void *out, int size) {
+    const Header head = header();
+    const int bytes = (int)(sizeof head + head.count * sizeof(Choice));
+    if (bytes > size) return bytes;
+    char *at = (char *)memcpy(out, &head, sizeof head) + sizeof head;
+    for (const Plan *plan = plans; plan; plan = plan->next, at += sizeof(Choice))
+        memcpy(at, &plan->choice, sizeof(Choice));
+    return bytes;
+}
+
+extern "C" int product_plans_load(const void *in, int size) {
+    Header head, own = header();
+    if (size < (int)sizeof head) return 0;
+    memcpy(&head, in, sizeof head);
+    if (head.version != own.version || head.choice_bytes != own.choice_bytes || head.count < 0 ||
+        (i64)size != (i64)sizeof head + (i64)head.count * (i64)sizeof(Choice))
+        return 0;
+    int taken = 0;
+    for (int i = 0; i < head.count; i++) {
+        Choice choice;
+        memcpy(&choice, (const char *)in + sizeof head + i * sizeof choice, sizeof choice);
+        if (!find(choice.key) && append(choice)) taken++;
+    }
+    return taken;
+}
+
+static int config(const Choice &choice, int attribute) {
+    int value = 0;
+    size_t written;
+    cublaslt.MatmulAlgoConfigGetAttribute(&choice.algorithm, attribute, &value, sizeof value, &written);
+    return value;
+}
+
+extern "C" int product_report(char *out, int size) {
+    static const char *const forms[] = {"forward", "input", "weight"};
+    int used = 0;
+    const auto write = [&](const char *format, auto... values) {
+        const int room = used < size ? size - used : 0;
+        used += snprintf(room ? out + used : nullptr, (size_t)room, format, values...);
+    };
+    write("%-8s %-5s %7s %7s %7s %5s %5s %9s %8s  %s\n", "form", "kind", "rows", "columns", "inner",
+          "epil.", "added", "us", "TFLOP/s", "by");
+    for (const Plan *plan = plans; plan; plan = plan->next) {
+        const Choice &choice = plan->choice;
+        const Key &key = choice.key;
+        const double flops = 2. * key.rows * key.columns * key.inner;
+        write("%-8s %-5s %7d %7d %7d %5d %5d %9.2f %8.1f  ", forms[key.form],
+              key.is_bf16 ? "bf16" : key.compute == COMPUTE_TF32 ? "tf32" : "f32", key.rows, key.columns,
+              key.inner, key.epilogue, key.added, choice.us, choice.us > 0 ? flops / choice.us / 1e6 : 0.);
+        if (choice.status == 0)
+            write("algorithm %d, tile %d, stages %d, split %d\n", config(choice, ALGO_ID),
+                  config(choice, ALGO_TILE), config(choice, ALGO_STAGES), config(choice, ALGO_SPLIT_K));
+        else if (choice.status == IN_PASSES) write("passes, which are faster\n");
+        else write("passes or own kernel (status %d)\n", choice.status);
+    }
+    return used;
+}

@@ -1,0 +1,75 @@
+/* A matrix product for what no library takes: of any size and alignment, in f32 on the plain cores. */
+#include "activation.h"
+#include "product.h"
+
+// A block makes SIDE×SIDE elements of out, a thread EACH×EACH of them, from DEPTH elements of the
+// inner dimension at a time.
+constexpr int SIDE = 64, DEPTH = 16, EACH = 4, ACROSS = SIDE / EACH, THREADS = ACROSS * ACROSS;
+
+// tile[d][i] = element (first + i, depth + d) of a factor whose inner dimension comes last in memory
+// (INNER_LAST) or first; 0 beyond its edges, which adds nothing.
+template <bool INNER_LAST, typename T>
+DEVICE void load_tile(float (*tile)[SIDE + 1], const T *factor, int size, int inner, int first,
+                      int depth) {
+    for (int at = threadIdx.x; at < SIDE * DEPTH; at += THREADS) {
+        // Neighbouring threads read neighbouring addresses.
+        const int i = INNER_LAST ? at / DEPTH : at % SIDE;
+        const int d = INNER_LAST ? at % DEPTH : at / SIDE;
+        const bool is_inside = first + i < size && depth + d < inner;
+        const i64 offset = INNER_LAST ? (i64)(first + i) * inner + depth + d
+                                      : (i64)(depth + d) * size + first + i;
+        tile[d][i] = is_inside ? widen(factor[offset]) : 0.f;
+    }
+}
+
+template <ProductForm FORM, typename T, typename O>
+KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p) {
+    __shared__ float left[DEPTH][SIDE + 1], right[DEPTH][SIDE + 1];
+    const int first_row = blockIdx.x * SIDE, first_column = blockIdx.y * SIDE;
+    const int y = threadIdx.x / ACROSS, x = threadIdx.x % ACROSS;
+
+    float sum[EACH][EACH] = {};
+    for (int depth = 0; depth < p.inner; depth += DEPTH) {
+        load_tile<FORM != BACKWARD_WEIGHT>(left, (const T *)p.left, p.rows, p.inner, first_row, depth);
+        load_tile<FORM == FORWARD>(right, (const T *)p.right, p.columns, p.inner, first_column, depth);
+        __syncthreads();
+        for (int d = 0; d < DEPTH; d++) {
+            float a[EACH], b[EACH];
+            for (int i = 0; i < EACH; i++) a[i] = left[d][y + i * ACROSS];
+            for (int j = 0; j < EACH; j++) b[j] = right[d][x + j * ACROSS];
+            for (int i = 0; i < EACH; i++)
+                for (int j = 0; j < EACH; j++) sum[i][j] = fmaf(a[i], b[j], sum[i][j]);
+        }
+        __syncthreads();
+    }
+
+    O *const out = (O *)p.out, *const pre = (O *)p.pre;
+    const O *const added = (const O *)p.added;
+    for (int i = 0; i < EACH; i++) {
+        for (int j = 0; j < EACH; j++) {
+            const int row = first_row + y + i * ACROSS, column = first_column + x + j * ACROSS;
+            if (row >= p.rows || column >= p.columns) continue;
+            const i64 at = (i64)row * p.columns + column;
+            if constexpr (FORM == FORWARD) {
+                store_forward(out, pre, (const O *)p.bias, added, at, column, sum[i][j]);
+            } else {
+                if (pre) sum[i][j] *= gelu_gradient(widen(pre[at]));
+                if (added) sum[i][j] += widen(added[at]);
+                out[at] = narrow<O>(sum[i][j]);
+            }
+        }
+    }
+}
+
+template <typename T> static void tiled(const Product &p) {
+    const dim3 grid((u32)ceil_div(p.rows, SIDE), (u32)ceil_div(p.columns, SIDE));
+    void (*const kernel)(Product) = p.form == FORWARD          ? tiled_kernel<FORWARD, T, T>
+                                    : p.form == BACKWARD_INPUT ? tiled_kernel<BACKWARD_INPUT, T, T>
+                                                               : tiled_kernel<BACKWARD_WEIGHT, T, float>;
+    launch(kernel, grid, THREADS, 0, p);
+}
+
+void tiled_product(const Product &p) {
+    if (p.is_bf16) tiled<bf16>(p);
+    else tiled<float>(p);
+}
