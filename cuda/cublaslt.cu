@@ -2,6 +2,7 @@
  *
  * It reads matrices by columns, so a row-major matrix is its own transpose to it: out = left·right is
  * asked for as outᵀ = rightᵀ·leftᵀ, with A = right, B = left and D = out. */
+#ifndef LLM_EMULATED // there test/cuda/product.cpp multiplies
 #include "cublaslt.h"
 
 #include <dlfcn.h>
@@ -151,3 +152,5 @@ int run_product(const Described &described, const Algorithm &algorithm, const Pr
                            described.b, &beta, p.added ? p.added : p.out, described.d, p.out,
                            described.d, &algorithm, product_room.at, product_room.bytes, stream);
 }
+
+#endif

@@ -4,11 +4,10 @@
 
 constexpr int IS_BF16 = sizeof(real) < sizeof(float);
 
-extern "C" void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
-                                     const real *bias, const real *residual, float *, int N, int C,
-                                     int OC) {
+void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
+                          const real *bias, const real *residual, float *, int N, int C, int OC) {
     if (N < LLM_FEW_ROWS) return REAL(few_rows)(out, pre, inp, weight, bias, residual, N, C, OC);
-    Product all = {FORWARD, IS_BF16, N, OC, C, out, inp, weight, bias, pre, residual, nullptr};
+    const Product all = {FORWARD, IS_BF16, N, OC, C, out, inp, weight, bias, pre, residual, nullptr};
     if (product(all)) return;
     if (pre && !residual) {
         Product linear = all;
@@ -19,10 +18,11 @@ extern "C" void REAL(matmul_forward)(real *out, real *pre, const real *inp, cons
     tiled_product(all);
 }
 
-extern "C" void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight,
-                                            const real *pre, int N, int C, int OC, int accumulate) {
-    Product all = {BACKWARD_INPUT, IS_BF16,     N,       C, OC, dinp, dout, weight, nullptr,
-                   (real *)pre,    accumulate ? dinp : nullptr, nullptr};
+void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
+                                 int N, int C, int OC, int accumulate) {
+    const real *const added = accumulate ? dinp : nullptr;
+    const Product all = {BACKWARD_INPUT, IS_BF16, N,           C,     OC,     dinp,
+                         dout,           weight,  nullptr, (real *)pre, added, nullptr};
     if (product(all)) return;
     if (pre) {
         Product linear = all;
@@ -32,12 +32,11 @@ extern "C" void REAL(matmul_backward_input)(real *dinp, const real *dout, const 
     tiled_product(all);
 }
 
-extern "C" void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout,
-                                             const real *inp, float *, int N, int C, int OC,
-                                             int accumulate) {
-    Product linear = {BACKWARD_WEIGHT, IS_BF16, OC,      C,       N,
-                      dweight,         dout,    inp,     nullptr, nullptr,
-                      accumulate ? dweight : nullptr, nullptr};
+void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout, const real *inp,
+                                  float *, int N, int C, int OC, int accumulate) {
+    const float *const added = accumulate ? dweight : nullptr;
+    const Product linear = {BACKWARD_WEIGHT, IS_BF16, OC,      C,       N,     dweight,
+                            dout,            inp,     nullptr, nullptr, added, nullptr};
     if (dbias && !accumulate) {
         Product all = linear;
         all.sums = dbias;
