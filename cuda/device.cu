@@ -241,10 +241,4 @@ int device_replay(i64 graph) {
 }
 
 void device_forget(i64 graph) { keep_error(cudaGraphExecDestroy((cudaGraphExec_t)graph)); }
-
-/* The host's threads have no part in the kernels. */
-int llm_threads(int n) {
-    (void)n;
-    return 1;
-}
 }

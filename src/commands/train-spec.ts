@@ -265,7 +265,7 @@ export const TRAIN: CommandSpec = {
       value: "auto|0|1",
       choices: ["auto", "0", "1"],
       default: "auto",
-      help: "products of f32 in TF32, which only a GPU has",
+      help: "products of f32 in TF32, which only a GPU has; auto: there they are",
     },
     ...DEVICE_OPTIONS,
     {

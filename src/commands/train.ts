@@ -75,6 +75,8 @@ async function run(given: Options): Promise<number> {
     throw new UserError("--tf32 1: only a GPU has TF32 (leave it out)")
   }
   const kernels = await openDevice(found, options.number("threads"), precision)
+  const isTf32 = precision === "fp32" && options.text("tf32") !== "0"
+  if (kernels.gpu) kernels.gpu.tf32 = isTf32
   const threads = kernels.host.call("llm_threads", 0)
   const numbers = { precision, bf16, adamw: adamw(options) }
   const rewrites = chooseRewrites(options)
@@ -107,7 +109,8 @@ async function run(given: Options): Promise<number> {
   introduce(display, config, data, settings, from)
   for (const change of changes) display.say(`changed     ${change}`)
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
-  display.say(`kernels     ${kernels.name}, ${kernels.gpu?.name ?? team}, ${precision}`)
+  const rounded = kernels.gpu && isTf32 ? ", products in TF32" : ""
+  display.say(`kernels     ${kernels.name}, ${kernels.gpu?.name ?? team}, ${precision}${rounded}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
   const again = rewrites.recompute === "0" ? "" : `, recompute ${rewrites.recompute}`
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}${again}`)

@@ -1,6 +1,8 @@
 // A GPU through its kernel library: the functions of cuda/device.h.
 
 import { dlopen, type FFITypeOrString } from "bun:ffi"
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { assert, UserError } from "../errors.ts"
 import { live, type Memory, tooMuch } from "./memory.ts"
 
@@ -31,6 +33,9 @@ function bind(path: string) {
     device_recorded: f("i64"),
     device_replay: f("i32", "i64"),
     device_forget: f("void", "i64"),
+    device_tf32: f("void", "i32"),
+    product_plans_save: f("i32", "ptr", "i32"),
+    product_plans_load: f("i32", "ptr", "i32"),
   }).symbols as unknown as Functions
 }
 
@@ -60,19 +65,54 @@ export class Gpu {
   /** After an error nothing on the device can be trusted, or freed. */
   private isLost = false
 
-  private constructor(private readonly functions: Functions) {
+  private readonly plans: string
+  private keptPlans = 0 // bytes
+
+  private constructor(
+    private readonly functions: Functions,
+    folder: string,
+  ) {
     this.name = readText(functions.device_name)
     this.bus = readText(functions.device_bus)
+    this.plans = join(folder, `products-${this.name.replace(/\W+/g, "-")}.bin`)
   }
 
   /** Takes the first GPU, with the kernels of a library and the cuBLASLt of a file; where that is "",
-   * products are made by plain kernels. */
-  static open(path: string, cublaslt: string): Gpu {
+   * products are made by plain kernels. How products are made, which decides their last bits, is chosen
+   * by the clock once, and kept in a file of the folder `plans`. */
+  static open(path: string, cublaslt: string, plans: string): Gpu {
     const functions = bind(path)
     const status = functions.device_open!(0, Buffer.from(`${cublaslt}\0`))
-    const gpu = new Gpu(functions)
+    const gpu = new Gpu(functions, plans)
     gpu.check(status)
+    if (existsSync(gpu.plans)) {
+      const kept = readFileSync(gpu.plans)
+      if (kept.length > 0) functions.product_plans_load!(kept, kept.length)
+    }
+    gpu.keptPlans = Number(functions.product_plans_save!(new Uint8Array(1), 0))
     return gpu
+  }
+
+  /** Keeps how products are made that were first asked for since it was last called. */
+  keepPlans(): void {
+    const { product_plans_save } = this.functions
+    const size = Number(product_plans_save!(new Uint8Array(1), 0))
+    if (size === this.keptPlans) return
+    const bytes = new Uint8Array(size)
+    product_plans_save!(bytes, size)
+    this.keptPlans = size
+    try {
+      const temporary = `${this.plans}.${process.pid}.tmp`
+      writeFileSync(temporary, bytes)
+      renameSync(temporary, this.plans)
+    } catch {
+      // A full disk: the next run will choose anew.
+    }
+  }
+
+  /** Whether products of f32 may round what they multiply to TF32. */
+  set tf32(isOn: boolean) {
+    this.functions.device_tf32!(isOn ? 1 : 0)
   }
 
   /** Bytes of memory. */

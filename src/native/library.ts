@@ -2,7 +2,7 @@
 
 import { dlopen } from "bun:ffi"
 import { assert, UserError } from "../errors.ts"
-import { assetNames, assetPaths, readAsset } from "./assets.ts"
+import { assetNames, assetPaths, cacheDir, readAsset } from "./assets.ts"
 import { compile, referenceSources } from "./compile.ts"
 import {
   type Contract,
@@ -94,7 +94,7 @@ export class Kernels {
   static async openGpu(path: string, cublaslt: string, host: Kernels): Promise<Kernels> {
     const signatures = await contract()
     const there = [...signatures.values()].filter(({ name }) => !ON_HOST.includes(name))
-    const gpu = Gpu.open(path, cublaslt)
+    const gpu = Gpu.open(path, cublaslt, await cacheDir())
     const functions = bind(path, there)
     return new Kernels("cuda", ["fp32", "bf16"], path, functions, signatures, gpu, host)
   }

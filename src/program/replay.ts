@@ -14,6 +14,7 @@ export class Replays {
     let graph = this.graphs.get(key)
     if (graph === undefined) {
       queue()
+      this.gpu.keepPlans()
       this.graphs.set(key, "queued")
       return
     }
