@@ -89,6 +89,7 @@ int device_count(void) {
 }
 
 int device_open(int index, const char *cublaslt) {
+    if (stream) return device_status();
     cudaDeviceProp properties;
     keep_error(cudaSetDevice(index));
     keep_error(cudaGetDeviceProperties(&properties, index));

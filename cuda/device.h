@@ -11,7 +11,7 @@
 int device_count(void);
 
 /* Takes the GPU of that index for this process, with the cuBLASLt of that file: 0-terminated text.
- * Returns a status. Called once, before all that follows. */
+ * Returns a status. Comes before all that follows; once it has succeeded, more calls do nothing. */
 int device_open(int index, const char *cublaslt);
 
 /* Writes the GPU's name, its address on the bus, or the words for the last status that was not 0: at

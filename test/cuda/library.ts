@@ -75,7 +75,7 @@ export class DeviceLibrary implements Library {
     this.check(this.device.device_wait())
   }
 
-  allocate = (bytes: number): DeviceMemory => {
+  onDevice = (bytes: number): DeviceMemory => {
     const address = Number(this.device.device_allocate(BigInt(bytes)))
     if (address === 0) throw new Error(`no ${bytes} bytes on the device`)
     return {

@@ -1,6 +1,7 @@
 // A linked training program, and the moves that the tests of the whole model make with it.
 
 import { UserError } from "../../src/errors.ts"
+import { bytesOf } from "../../src/formats/header.ts"
 import type { Config } from "../../src/model/config.ts"
 import {
   type TrainingOptions,
@@ -22,10 +23,14 @@ export interface Batch {
 }
 export type Weights = { name: string; data: Float32Array }[]
 
-/** Every kernel library, opened, or without kernels and with the reason in its title. */
-export async function openLibraries(): Promise<
-  { name: LibraryName; title: string; kernels?: Kernels }[]
-> {
+export interface Opened {
+  name: string
+  title: string
+  kernels?: Kernels
+}
+
+/** Every kernel library for the CPU, opened, or without kernels and with the reason in its title. */
+export async function openLibraries(): Promise<(Opened & { name: LibraryName })[]> {
   const all = await libraries()
   return Promise.all(
     all.map(async ({ name, reason }) => {
@@ -55,19 +60,24 @@ export class Run {
     const program = await Program.link(source, kernels)
     poison(program)
     const run = new Run(program, source)
-    for (const { name, data } of weights) run.f32(source.parameters[name]!).set(data)
+    for (const { name, data } of weights) run.set(source.parameters[name]!, data)
     return run
   }
 
   /** Weights of any precision: masters, and the parameters rounded from them. */
   setWeights(kernels: Kernels, weights: Weights): void {
     const wide = wideWeights(this.source)!
-    for (const { name, data } of weights) this.f32(wide[name]!).set(data)
+    for (const { name, data } of weights) this.set(wide[name]!, data)
     roundWeights(this.program, this.source, wide, kernels)
   }
 
+  /** As they are now, not to be written. */
   f32(tensor: Tensor): Float32Array {
-    return this.program.view(tensor as Tensor & { dtype: "f32" })
+    return this.program.read(tensor as Tensor & { dtype: "f32" })
+  }
+
+  private set(tensor: Tensor, values: Float32Array): void {
+    this.program.write(tensor as Tensor & { dtype: "f32" }, values)
   }
 
   /** The loss of one batch, whose gradients are written, or added to those of the batch before. */
@@ -79,15 +89,15 @@ export class Run {
   }
 
   load({ tokens, targets }: Batch): void {
-    this.program.view(this.source.tokens).set(tokens)
-    this.program.view(this.source.targets).set(targets)
+    this.program.write(this.source.tokens, tokens)
+    this.program.write(this.source.targets, targets)
   }
 
   /** An optimizer step, as the trainer makes it. `step` counts from 1. */
   step(batches: Batch[], step: number, lr = 1e-3, clip = 1) {
     const losses = batches.map((batch, i) => this.pass(batch, i === 0 ? 0 : 1))
     this.program.run("gradient_norm")
-    const squares = this.program.view(this.source.squares)
+    const squares = this.program.read(this.source.squares)
     const norm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0))
     this.program.run("update", lr, norm > clip ? clip / norm : 1, step)
     return { losses, norm }
@@ -114,7 +124,9 @@ const WRITTEN_FIRST = ["gradient", "activation", "scratch", "cache"]
 
 export function poison(program: Program): void {
   for (const { tensor } of program.plan.placements) {
-    if (WRITTEN_FIRST.includes(tensor.role)) program.bytes(tensor).fill(0xff) // NaN in f32
+    if (!WRITTEN_FIRST.includes(tensor.role)) continue
+    using place = program.place(tensor as Tensor & { dtype: "f32" })
+    bytesOf(place.data).fill(0xff) // NaN in f32
   }
 }
 

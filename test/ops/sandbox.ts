@@ -18,7 +18,7 @@ export interface Outcome {
 /** Kernels; those that work on a device's memory say where it is. */
 export interface Library {
   call(kernel: string, ...args: (number | bigint)[]): number
-  allocate?: (bytes: number) => DeviceMemory
+  onDevice?: (bytes: number) => DeviceMemory
 }
 export interface DeviceMemory {
   address: number
@@ -51,7 +51,7 @@ interface Placed {
 
 const devices = new WeakMap<Library, DeviceMemory | undefined>()
 function deviceOf(library: Library): DeviceMemory | undefined {
-  if (!devices.has(library)) devices.set(library, library.allocate?.(SANDBOX_BYTES))
+  if (!devices.has(library)) devices.set(library, library.onDevice?.(SANDBOX_BYTES))
   return devices.get(library)
 }
 
