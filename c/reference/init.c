@@ -8,13 +8,6 @@
 #include "libm.h"
 #include "llm.h"
 
-double cos(double x);
-double fma(double x, double y, double z);
-double log1p(double x);
-double sin(double x);
-float fmaf(float x, float y, float z);
-float sqrtf(float x);
-
 #define WORDS 624 // words of the state; the one after them counts those that are used up
 #define GROUP 16 // numbers that are made normal together: u1 in the first half, u2 in the second
 
