@@ -6,13 +6,14 @@
 
 constexpr int WARPS = 4, AT_ONCE = 4; // warps in a block; packs of a weight on their way at once
 
-/* sum[n] += x[n]·w, element by element, for as many elements of each row as w has. */
+/* sum[n] += x[n]·w, element by element, for as many elements of each row as w has. Rows from N on are
+ * the last one again: no branch parts the loads. */
 template <int ROWS>
 DEVICE void multiply(float *sum, const Pack<real> &w, const real *x, int N, int C) {
 #pragma unroll
     for (int n = 0; n < ROWS; n++) {
-        if (n >= N) continue;
-        const Pack<real> pack = load_pack(x + (i64)n * C);
+        const Pack<real> pack = load_pack(x + (i64)min(n, N - 1) * C);
+#pragma unroll
         for (int i = 0; i < Pack<real>::SIZE; i++)
             sum[n] = fmaf(widen(pack.at[i]), widen(w.at[i]), sum[n]);
     }
@@ -20,12 +21,12 @@ DEVICE void multiply(float *sum, const Pack<real> &w, const real *x, int N, int 
 template <int ROWS> DEVICE void multiply(float *sum, real w, const real *x, int N, int C) {
 #pragma unroll
     for (int n = 0; n < ROWS; n++)
-        if (n < N) sum[n] = fmaf(widen(x[(i64)n * C]), widen(w), sum[n]);
+        sum[n] = fmaf(widen(x[(i64)min(n, N - 1) * C]), widen(w), sum[n]);
 }
 
 /* V: what is read at a time, a number or a pack of them. */
 template <int ROWS, typename V>
-KERNEL __launch_bounds__(WARPS *WARP)
+KERNEL __launch_bounds__(WARPS *WARP, 1)
 few_rows_kernel(real *out, real *pre, const real *inp, const real *weight, const real *bias,
                 const real *residual, int N, int C, int OC) {
     const int lane = threadIdx.x % WARP, o = blockIdx.x * WARPS + threadIdx.x / WARP;
@@ -59,6 +60,7 @@ void REAL(few_rows)(real *out, real *pre, const real *inp, const real *weight, c
     if (C % Pack<real>::SIZE == 0) {
         kernel = N == 1   ? few_rows_kernel<1, Pack<real>>
                  : N <= 4 ? few_rows_kernel<4, Pack<real>>
+                 : N <= 8 ? few_rows_kernel<8, Pack<real>>
                           : few_rows_kernel<LLM_FEW_ROWS, Pack<real>>;
     }
     launch(kernel, (u32)ceil_div(OC, WARPS), WARPS * WARP, 0, out, pre, inp, weight, bias, residual, N,
