@@ -1,0 +1,138 @@
+/* Rows in, rows out. On the way back a token's first row adds up the rows of all its places, in their
+ * order: the sums need neither atomics, whose order changes, nor memory to sort in. */
+#include "elements.h"
+
+namespace {
+
+constexpr int THREADS = 128;
+constexpr int CHUNK = WARP * WARP; // tokens looked at between barriers: a bit each in one word a lane
+
+template <int W>
+KERNEL forward(real *out, const int *tokens, const real *wte, const real *wpe, const int *positions,
+               i64 rows, int T, int C) {
+    const i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    const int b = (int)(row / T), t = (int)(row % T);
+    const real *const token = wte + (i64)tokens[row] * C;
+    const real *const place = wpe + ((positions ? (i64)positions[b] : 0) + t) * C;
+#pragma unroll 4
+    for (i64 c = threadIdx.x * W; c < C; c += WARP * W) {
+        Floats<W> x = load<W>(token + c);
+        const Floats<W> y = load<W>(place + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) x.at[i] += y.at[i];
+        store(out + row * C + c, x);
+    }
+}
+
+template <int W> DEVICE void add(Floats<W> &sum, const real *p) {
+    const Floats<W> x = load<W>(p);
+#pragma unroll
+    for (int i = 0; i < W; i++) sum.at[i] += x.at[i];
+}
+
+/* Whether one of the rows before `row` has its token. */
+DEVICE bool is_repeated(const int *tokens, i64 row, int token) {
+    for (i64 end = row; end > 0; end -= CHUNK) {
+        bool is_here = false;
+#pragma unroll
+        for (int k = 0; k < CHUNK; k += THREADS) {
+            const i64 i = end - 1 - k - threadIdx.x;
+            is_here |= i >= 0 && tokens[i] == token;
+        }
+        if (__syncthreads_or(is_here)) return true;
+    }
+    return false;
+}
+
+/* Lists those of the chunk's rows, counted from `first`, that have this token, and returns how many. */
+DEVICE int list_rows(int *list, const int *tokens, i64 first, i64 rows, int token) {
+    __shared__ u32 found[WARP];
+    __shared__ int count;
+    const int lane = threadIdx.x % WARP;
+    bool is_here = false;
+#pragma unroll
+    for (int k = threadIdx.x; k < CHUNK; k += THREADS) {
+        const bool is = first + k < rows && tokens[first + k] == token;
+        const u32 bits = __ballot_sync(ALL_LANES, is);
+        if (lane == 0) found[k / WARP] = bits;
+        is_here |= is;
+    }
+    if (!__syncthreads_or(is_here)) return 0;
+    if (threadIdx.x < WARP) {
+        u32 bits = found[lane];
+        int end = __popc(bits);
+        for (int distance = 1; distance < WARP; distance *= 2) {
+            const int before = __shfl_up_sync(ALL_LANES, end, distance);
+            if (lane >= distance) end += before;
+        }
+        if (lane == WARP - 1) count = end;
+        for (int at = end - __popc(bits); bits; bits &= bits - 1)
+            list[at++] = lane * WARP + __ffs((int)bits) - 1;
+    }
+    __syncthreads();
+    return count;
+}
+
+/* A block a row and strip of channels. */
+template <int W>
+KERNEL __launch_bounds__(THREADS)
+add_tokens(float *dwte, const real *dout, const int *tokens, i64 rows, int C) {
+    __shared__ int list[CHUNK];
+    const i64 row = blockIdx.x, c = ((i64)blockIdx.y * THREADS + threadIdx.x) * W;
+    const int token = tokens[row];
+    if (is_repeated(tokens, row, token)) return;
+    float *const to = dwte + (i64)token * C + c;
+    Floats<W> sum = {};
+    if (c < C) sum = load<W>(to);
+    for (i64 first = row; first < rows; first += CHUNK) {
+        const int count = list_rows(list, tokens, first, rows, token);
+        if (c < C)
+#pragma unroll 8
+            for (int i = 0; i < count; i++) add(sum, dout + (first + list[i]) * C + c);
+    }
+    if (c < C) store(to, sum);
+}
+
+/* A block a place and strip of channels. */
+template <int W>
+KERNEL __launch_bounds__(THREADS)
+add_places(float *dwpe, const real *dout, int B, int T, int C, int accumulate) {
+    const i64 t = blockIdx.x, c = ((i64)blockIdx.y * THREADS + threadIdx.x) * W;
+    if (c >= C || (t >= T && accumulate)) return;
+    Floats<W> sum = {};
+    if (accumulate) sum = load<W>(dwpe + t * C + c);
+    if (t < T)
+#pragma unroll 8
+        for (i64 b = 0; b < B; b++) add(sum, dout + (b * T + t) * C + c);
+    store(dwpe + t * C + c, sum);
+}
+
+struct Clear {
+    float *x;
+    template <int N> __device__ void at(i64 i) const { store(x + i, Floats<N>{}); }
+};
+
+} // namespace
+
+void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, const real *wpe,
+                             const int *positions, int B, int T, int C) {
+    const i64 rows = (i64)B * T;
+    by_width(C, [=](auto width) {
+        launch(forward<width.value>, dim3((u32)ceil_div(rows, 4)), dim3(WARP, 4), 0, out, tokens, wte,
+               wpe, positions, rows, T, C);
+    });
+}
+
+void REAL(embedding_backward)(float *dwte, float *dwpe, const real *dout, const int *tokens, int B,
+                              int T, int C, int Vp, int maxT, int accumulate_wte,
+                              int accumulate_wpe) {
+    const i64 rows = (i64)B * T;
+    if (!accumulate_wte) each<4>((i64)Vp * C, Clear{dwte});
+    by_width(C, [=](auto width) {
+        const u32 strips = (u32)ceil_div(C, THREADS * width.value);
+        launch(add_tokens<width.value>, dim3((u32)rows, strips), THREADS, 0, dwte, dout, tokens, rows, C);
+        launch(add_places<width.value>, dim3(maxT, strips), THREADS, 0, dwpe, dout, B, T, C,
+               accumulate_wpe);
+    });
+}
