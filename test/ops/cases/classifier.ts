@@ -126,6 +126,8 @@ export const classifierCases: Case[] = [
   ...shapes.map((sizes) => ({ sizes, heat: 1 })),
   // exp(90) is more than f32 can hold, exp(-110) less; in f64 it is exp(710) and exp(-750).
   { sizes: { N: 3, V: 333, Vp: 333 }, heat: 20 },
+  // GPT-2's rows, which fill a GPU's shared memory.
+  { sizes: { N: 2, V: 50257, Vp: 50304 }, heat: 1 },
   { sizes: { N: 7, V: 50, Vp: 64 }, heat: 50 },
   { sizes: { N: 7, V: 50, Vp: 64 }, heat: 1000 },
 ].flatMap(({ sizes, heat }, i) => [

@@ -86,10 +86,15 @@ function backward({ B, T, C, Vp, maxT }: Sizes, wteToo: boolean, wpeToo: boolean
 }
 
 // C from the edges; few tokens, so that many rows share one, and some rows have none.
-export const embeddingCases: Case[] = tuples(16, 1).flatMap(([C], i) => {
+const small: Case[] = tuples(16, 1).flatMap(([C], i) => {
   const T = [1, 3, 17, 30][i % 4]!
   const sizes = { B: 1 + (i % 3), T, C: C!, Vp: [1, 2, 5, 40][(i >> 1) % 4]!, maxT: T + (i % 6) }
   // The last ones that there are, and the ones before.
   const positions = Array.from({ length: sizes.B }, (_, b) => Math.max(0, sizes.maxT - T - b))
   return [forward(sizes, bit(i, 0) ? positions : undefined), backward(sizes, bit(i, 0), bit(i, 1))]
 })
+
+// A token's rows are far apart: more than a thousand, which a GPU looks at together.
+const far = { B: 2, T: 700, C: 24, Vp: 5, maxT: 701 }
+
+export const embeddingCases: Case[] = [...small, backward(far, true, false)]

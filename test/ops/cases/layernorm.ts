@@ -110,4 +110,9 @@ export const layernormCases: Case[] = [
   forward(5, 129, 1000, true),
   forward(3, 768, -1000, true),
   backward(200, 257, true, false),
+  // Rows of several warps of a GPU, and rows longer than their registers.
+  forward(3, 1600, 0, true),
+  backward(5, 1600, true, true),
+  forward(2, 33000, 0, true),
+  backward(3, 12296, false, false),
 ]
