@@ -23,8 +23,19 @@ template <typename T, int N> DEVICE void store(T *p, const Stored<T, N> &x) {
 
 template <typename T, int N> DEVICE Floats<N> widen(const Stored<T, N> &x) {
     Floats<N> wide;
+    if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+        // Of two bf16 in a word, each takes one instruction.
 #pragma unroll
-    for (int i = 0; i < N; i++) wide.at[i] = widen(x.at[i]);
+        for (int i = 0; i < N; i += 2) {
+            u32 pair;
+            memcpy(&pair, x.at + i, sizeof pair);
+            wide.at[i] = __uint_as_float(pair << 16);
+            wide.at[i + 1] = __uint_as_float(pair & 0xffff0000u);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i++) wide.at[i] = widen(x.at[i]);
+    }
     return wide;
 }
 

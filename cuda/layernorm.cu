@@ -92,6 +92,7 @@ backward(real *dinp, float *slices, const real *dout, const real *inp, const rea
     const i64 stride = (i64)gridDim.x * blockDim.y;
     for (i64 n = (i64)blockIdx.x * blockDim.y + threadIdx.y; n < N; n += stride) {
         const Row<W, K> douts(dout + n * C, C), inps(inp + n * C, C);
+        const Row<W, K> old(dinp + n * C, accumulate ? C : 0);
         const float m = mean[n], r = rstd[n];
         float sum_g = 0, sum_gn = 0;
         over_row<W, K>(C, [&](int k, i64 c) {
@@ -109,14 +110,13 @@ backward(real *dinp, float *slices, const real *dout, const real *inp, const rea
         const float avg_gn = row_sum(sum_gn, boards[1]) / (float)C;
         over_row<W, K>(C, [&](int k, i64 c) {
             const Floats<W> d = douts.at(k, c), x = inps.at(k, c), w = load<W>(weight + c);
-            real *const to = dinp + n * C + c;
-            Floats<W> dx = accumulate ? load<W>(to) : Floats<W>{};
+            Floats<W> dx = accumulate ? old.at(k, c) : Floats<W>{};
 #pragma unroll
             for (int i = 0; i < W; i++) {
                 const float norm = (x.at[i] - m) * r, g = d.at[i] * w.at[i];
                 dx.at[i] += r * (g - avg_g - norm * avg_gn);
             }
-            store(to, dx);
+            store(dinp + n * C + c, dx);
         });
     }
     if constexpr (K > 0) {
@@ -213,14 +213,15 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
                               const float *rstd, int N, int C, int accumulate_inp, int accumulate) {
     float *const slices = (float *)product_room.at;
     by_row(C, BACKWARD_THREADS, 8, [=](auto w, auto k, dim3 block) {
-        const int count = slices_of(ceil_div(N, block.y), k.value > 0 ? C : 1);
-        launch(backward<w.value, k.value>, dim3(count), block, 0, dinp, slices, dout, inp, weight, mean,
-               rstd, N, C, accumulate_inp);
-        const int width = k.value > 0 ? C : min(C, SHORT);
+        constexpr bool IS_HELD = k.value > 0;
+        const int width = IS_HELD ? C : min(C, SHORT);
+        const int count = slices_of(ceil_div(N, IS_HELD ? block.y : WARP), width);
+        launch(backward<w.value, k.value>, dim3(IS_HELD ? count : N), block, 0, dinp, slices, dout, inp,
+               weight, mean, rstd, N, C, accumulate_inp);
         for (int first = 0; first < C; first += width) {
             const int columns = min(width, C - first);
             const dim3 lines(WARP, WARP);
-            if (k.value == 0)
+            if (!IS_HELD)
                 launch(backward_columns, dim3((u32)ceil_div(columns, WARP), count), lines, 0, slices,
                        dout + first, inp + first, mean, rstd, N, C, columns);
             launch(sum_slices, dim3((u32)ceil_div(2 * columns, WARP)), lines, 0, dweight + first,
