@@ -1,14 +1,17 @@
-/* Rows in, rows out. On the way back a token's first row adds up the rows of all its places, in their
- * order: the sums need neither atomics, whose order changes, nor memory to sort in. */
+/* Rows in, rows out. On the way back the block of a token's first row looks at the tokens up to its last
+ * one and adds up the rows of those that are the same, in their order: the sums need neither atomics,
+ * whose order changes, nor sorting. */
 #include "elements.h"
+#include "product.h"
 
 namespace {
 
 constexpr int THREADS = 128;
 constexpr int CHUNK = WARP * WARP; // tokens looked at between barriers: a bit each in one word a lane
+constexpr int BATCH = 16;          // rows loaded before they are added
 
 template <int W>
-KERNEL forward(real *out, const int *tokens, const real *wte, const real *wpe, const int *positions,
+KERNEL forward(real *__restrict__ out, const int *tokens, const real *wte, const real *wpe, const int *positions,
                i64 rows, int T, int C) {
     const i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
@@ -25,25 +28,27 @@ KERNEL forward(real *out, const int *tokens, const real *wte, const real *wpe, c
     }
 }
 
-template <int W> DEVICE void add(Floats<W> &sum, const real *p) {
-    const Floats<W> x = load<W>(p);
+template <int W> DEVICE void add(Floats<W> &sum, const Stored<real, W> &stored) {
+    const Floats<W> x = widen(stored);
 #pragma unroll
     for (int i = 0; i < W; i++) sum.at[i] += x.at[i];
 }
 
-/* Whether one of the rows before `row` has its token. */
-DEVICE bool is_repeated(const int *tokens, i64 row, int token) {
-    for (i64 end = row; end > 0; end -= CHUNK) {
-        bool is_here = false;
-#pragma unroll
-        for (int k = 0; k < CHUNK; k += THREADS) {
-            const i64 i = end - 1 - k - threadIdx.x;
-            is_here |= i >= 0 && tokens[i] == token;
-        }
-        if (__syncthreads_or(is_here)) return true;
+/* Where a token is found first and last. Both begin as 0: the largest number wins. */
+struct Span {
+    u32 rows_from_first, rows_to_last;
+};
+
+struct FindSpans {
+    Span *spans;
+    const int *tokens;
+    i64 rows;
+    template <int> __device__ void at(i64 row) const {
+        Span &span = spans[tokens[row]];
+        atomicMax(&span.rows_from_first, (u32)(rows - row));
+        atomicMax(&span.rows_to_last, (u32)(row + 1));
     }
-    return false;
-}
+};
 
 /* Lists those of the chunk's rows, counted from `first`, that have this token, and returns how many. */
 DEVICE int list_rows(int *list, const int *tokens, i64 first, i64 rows, int token) {
@@ -77,19 +82,27 @@ DEVICE int list_rows(int *list, const int *tokens, i64 first, i64 rows, int toke
 /* A block a row and strip of channels. */
 template <int W>
 KERNEL __launch_bounds__(THREADS)
-add_tokens(float *dwte, const real *dout, const int *tokens, i64 rows, int C) {
+add_tokens(float *dwte, const real *dout, const int *tokens, const Span *spans, i64 rows, int C) {
     __shared__ int list[CHUNK];
     const i64 row = blockIdx.x, c = ((i64)blockIdx.y * THREADS + threadIdx.x) * W;
     const int token = tokens[row];
-    if (is_repeated(tokens, row, token)) return;
+    const Span span = spans[token];
+    if (row != rows - span.rows_from_first) return;
     float *const to = dwte + (i64)token * C + c;
     Floats<W> sum = {};
     if (c < C) sum = load<W>(to);
-    for (i64 first = row; first < rows; first += CHUNK) {
-        const int count = list_rows(list, tokens, first, rows, token);
-        if (c < C)
-#pragma unroll 8
-            for (int i = 0; i < count; i++) add(sum, dout + (first + list[i]) * C + c);
+    for (i64 first = row; first < span.rows_to_last; first += CHUNK) {
+        const int count = list_rows(list, tokens, first, span.rows_to_last, token);
+        if (c >= C) continue;
+        for (int i = 0; i < count; i += BATCH) {
+            Stored<real, W> batch[BATCH];
+#pragma unroll
+            for (int k = 0; k < BATCH; k++)
+                if (i + k < count) batch[k] = load_stored<W>(dout + (first + list[i + k]) * C + c);
+#pragma unroll
+            for (int k = 0; k < BATCH; k++)
+                if (i + k < count) add(sum, batch[k]);
+        }
     }
     if (c < C) store(to, sum);
 }
@@ -104,7 +117,7 @@ add_places(float *dwpe, const real *dout, int B, int T, int C, int accumulate) {
     if (accumulate) sum = load<W>(dwpe + t * C + c);
     if (t < T)
 #pragma unroll 8
-        for (i64 b = 0; b < B; b++) add(sum, dout + (b * T + t) * C + c);
+        for (i64 b = 0; b < B; b++) add(sum, load_stored<W>(dout + (b * T + t) * C + c));
     store(dwpe + t * C + c, sum);
 }
 
@@ -127,11 +140,16 @@ void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, cons
 void REAL(embedding_backward)(float *dwte, float *dwpe, const real *dout, const int *tokens, int B,
                               int T, int C, int Vp, int maxT, int accumulate_wte,
                               int accumulate_wpe) {
-    const i64 rows = (i64)B * T;
+    const i64 rows = (i64)B * T, span_words = (i64)Vp * (sizeof(Span) / sizeof(float));
+    Span *const spans = (Span *)product_room.at;
+    if (span_words * sizeof(float) > product_room.bytes) return keep_error(cudaErrorMemoryAllocation);
+    each<4>(span_words, Clear{(float *)product_room.at});
+    each<1>(rows, FindSpans{spans, tokens, rows});
     if (!accumulate_wte) each<4>((i64)Vp * C, Clear{dwte});
     by_width(C, [=](auto width) {
         const u32 strips = (u32)ceil_div(C, THREADS * width.value);
-        launch(add_tokens<width.value>, dim3((u32)rows, strips), THREADS, 0, dwte, dout, tokens, rows, C);
+        launch(add_tokens<width.value>, dim3((u32)rows, strips), THREADS, 0, dwte, dout, tokens,
+               spans, rows, C);
         launch(add_places<width.value>, dim3(maxT, strips), THREADS, 0, dwpe, dout, B, T, C,
                accumulate_wpe);
     });
