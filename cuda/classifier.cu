@@ -10,11 +10,12 @@ constexpr int THREADS = 512, BLOCKS = 2; // of a multiprocessor, at least
 constexpr int BATCH = 4;                 // loads in flight
 constexpr int BOARDS = 2 * WARP;         // floats of shared memory before the row
 constexpr int MOST_SHARED = 99 * 1024;   // bytes a block may have on sm_89, which has least
-constexpr float LOWEST = -3.402823466e38f; // finite: -inf - -inf is NaN
 constexpr float LOG2E = 1.4426950408889634f;
+constexpr float LOWEST = -2e38f; // finite, times LOG2E too: -inf - -inf is NaN
 
-/* e^(x - max). The difference comes first: it is exact, or nearly. */
-DEVICE float power(float x, float max) { return exp2_fast((x - max) * LOG2E); }
+/* e^x over 2^base. With base near the row's largest x·LOG2E, whose rounding then does not matter, the
+ * power is off by what its exponent is rounded by. */
+DEVICE float power(float x, float base) { return exp2_fast(fmaf(x, LOG2E, -base)); }
 
 DEVICE float block_max(float x, float *board) {
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -34,53 +35,56 @@ classify(float *losses, real *dlogits, const real *logits, const int *targets, i
     real *const kept = reinterpret_cast<real *>(boards + BOARDS);
     const i64 n = blockIdx.x;
     const real *const row = logits + n * Vp;
-    const int target = targets[n], first = threadIdx.x * W, stride = blockDim.x * W;
+    const u32 target = targets[n], first = threadIdx.x * W, stride = blockDim.x * W;
+    const u32 end = V, padded_end = Vp;
     const float at_target = widen(row[target]); // before the gradient overwrites it
 
-    // A sum so far is relative to the largest number so far.
-    float max = LOWEST, sum = 0;
-    for (i64 start = first; start < V; start += (i64)BATCH * stride) {
+    // The sum so far is of powers over 2^base, with the base so far.
+    float base = LOWEST * LOG2E, sum = 0;
+    for (u32 start = first; start < end; start += BATCH * stride) {
         Stored<real, W> batch[BATCH];
 #pragma unroll
         for (int k = 0; k < BATCH; k++)
-            if (start + k * stride < V) batch[k] = load_stored<W>(row + start + k * stride);
+            if (start + k * stride < end) batch[k] = load_stored<W>(row + start + k * stride);
 #pragma unroll
         for (int k = 0; k < BATCH; k++) {
-            const i64 v = start + k * stride;
-            if (v >= V) break;
+            const u32 v = start + k * stride;
+            if (v >= end) break;
             if (KEEPS) store(kept + v, batch[k]);
             Floats<W> x = widen(batch[k]);
-            if (v + W > V)
+            if (v + W > end)
                 for (int i = 0; i < W; i++)
-                    if (v + i >= V) x.at[i] = LOWEST;
-            float largest = max;
+                    if (v + i >= end) x.at[i] = LOWEST;
+            float largest = LOWEST;
 #pragma unroll
             for (int i = 0; i < W; i++) largest = fmaxf(largest, x.at[i]); // a NaN shows in the sum
-            sum *= power(max, largest);
-            max = largest;
+            const float before = base;
+            base = fmaxf(base, largest * LOG2E);
+            sum *= exp2_fast(before - base);
 #pragma unroll
-            for (int i = 0; i < W; i++) sum += power(x.at[i], max);
+            for (int i = 0; i < W; i++) sum += power(x.at[i], base);
         }
     }
-    const float all_max = block_max(max, boards);
-    const float total = block_sum(sum * power(max, all_max), boards + WARP);
-    if (losses && threadIdx.x == 0) losses[n] = logf(total) + (all_max - at_target);
+    const float row_base = block_max(base, boards);
+    const float total = block_sum(sum * exp2_fast(base - row_base), boards + WARP);
+    if (losses && threadIdx.x == 0)
+        losses[n] = (float)(row_base * (1 / (double)LOG2E) + logf(total) - at_target);
     if (!dlogits) return;
 
     const float factor = scale / total;
 #pragma unroll 2
-    for (i64 v = first; v < Vp; v += stride) {
+    for (u32 v = first; v < padded_end; v += stride) {
         Floats<W> x = {};
-        if (v < V) {
+        if (v < end) {
             x = load<W>(KEEPS ? kept + v : row + v);
 #pragma unroll
-            for (int i = 0; i < W; i++) x.at[i] = power(x.at[i], all_max) * factor;
-            if (target >= v && target < v + W)
+            for (int i = 0; i < W; i++) x.at[i] = power(x.at[i], row_base) * factor;
+            if (target - v < W)
                 for (int i = 0; i < W; i++)
                     if (target == v + i) x.at[i] -= scale;
-            if (v + W > V)
+            if (v + W > end)
                 for (int i = 0; i < W; i++)
-                    if (v + i >= V) x.at[i] = 0;
+                    if (v + i >= end) x.at[i] = 0;
         }
         store(dlogits + n * Vp + v, x);
     }
