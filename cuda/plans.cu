@@ -155,9 +155,14 @@ static Plan *plan_for(const Product &p) {
     return plan;
 }
 
+/* cuBLASLt's GELU is as exact as bf16 needs and no more; it takes rows of 8, and what is added comes
+ * before it. */
+static bool has_epilogue(const Product &p) {
+    return !p.pre || (p.is_bf16 && !p.added && p.columns % 8 == 0);
+}
+
 bool product(const Product &p) {
-    // What is added comes after the GELU, which an epilogue cannot do; it wants rows of 8.
-    if (!cublaslt.Matmul || (p.pre && (p.added || p.columns % 8))) return false;
+    if (!cublaslt.Matmul || !has_epilogue(p)) return false;
     Plan *const plan = plan_for(p);
     if (!plan || plan->choice.status) return false;
     plan->choice.status = run_product(plan->described, plan->choice.algorithm, p);
