@@ -30,7 +30,7 @@ struct Copy {
     int bytes, valid;
 };
 
-enum class State { READY, IN_WARP_CALL, AT_BARRIER, ENDED };
+enum class State { FRESH, READY, IN_WARP_CALL, AT_BARRIER, ENDED };
 
 struct Fiber {
     Context context;
@@ -59,7 +59,7 @@ static Fiber fibers[LANES * MAX_WARPS];
 static Warp warps[MAX_WARPS];
 static int warp_order[MAX_WARPS];
 static uint32_t ready_warps; // bits, by place in the order
-static int threads, warp_count, ended;
+static int threads, warp_count, ended, stacks_used;
 static Fiber *running;
 static int running_place; // of the running fiber's warp
 static Context outside;   // where run_block waits
@@ -126,20 +126,37 @@ static void set_ready(Fiber &fiber, bool ready) {
     warp.ready = ready ? warp.ready | bit : warp.ready & ~bit;
 }
 
+static void enter();
+
+/* Goes on in another fiber, or outside where none is ready. */
+static void go_to(Context &from, Fiber *next) {
+    if (next) place_fiber(*next);
+    if (next && next->state == State::FRESH) {
+        fiber_start(next->context, fiber_stack(stacks_used++), enter);
+        next->state = State::READY;
+    }
+    fiber_switch(from, next ? next->context : outside);
+}
+
 /* The running fiber lets others run until it is ready again. */
 static void leave() {
     Fiber *const self = running, *const next = next_fiber();
-    if (next == self) return;
-    if (next) place_fiber(*next);
-    fiber_switch(self->context, next ? next->context : outside);
+    if (next != self) go_to(self->context, next);
 }
 
+/* What a stack begins with: a thread, and when it has ended the next one, as long as that is fresh too. */
 static void enter() {
-    (*body)();
-    running->state = State::ENDED;
-    set_ready(*running, false);
-    ended++;
-    leave();
+    Fiber *next = running;
+    do {
+        place_fiber(*next);
+        next->state = State::READY;
+        (*body)();
+        running->state = State::ENDED;
+        set_ready(*running, false);
+        ended++;
+        next = next_fiber();
+    } while (next && next->state == State::FRESH);
+    go_to(running->context, next);
     __builtin_unreachable();
 }
 
@@ -237,7 +254,7 @@ static void fill_nan(char *from, size_t bytes) {
 
 static void prepare_block() {
     shuffle_order(warp_order, warp_count);
-    ended = running_place = 0;
+    ended = stacks_used = running_place = 0;
     ready_warps = all_warps();
     block_barrier = {};
     for (int w = 0; w < warp_count; w++) {
@@ -250,10 +267,9 @@ static void prepare_block() {
             const unsigned t = fiber.thread = w * LANES + i;
             fiber.index = {t % blockDim.x, t / blockDim.x % blockDim.y,
                            t / (blockDim.x * blockDim.y)};
-            fiber.state = State::READY;
+            fiber.state = State::FRESH;
             fiber.copies.clear();
             fiber.groups.clear();
-            fiber_start(fiber.context, fiber_stack(fiber.thread), enter);
             warp.ready |= 1u << warp.place[i];
         }
         warp.lanes = warp.ready;
@@ -299,10 +315,8 @@ static void check_guard() {
 
 static void run_block() {
     prepare_block();
-    Fiber *first = next_fiber();
-    place_fiber(*first);
     is_running = true;
-    fiber_switch(outside, first->context);
+    go_to(outside, next_fiber());
     is_running = false;
     if (!failed && ended < threads) {
         describe_wait();

@@ -44,9 +44,10 @@ export class DeviceLibrary implements Library {
     const there = [...signatures.values()].filter((signature) => has(path, signature))
     const { symbols } = dlopen(path, ffiSymbols(there))
     const device = dlopen(path, DEVICE).symbols as unknown as DeviceFunctions
-    const seed = isOnGpu
-      ? () => {}
-      : dlopen(path, { emulated_seed: f("void", "i32") }).symbols.emulated_seed
+    const seed =
+      path === EMULATED_CUDA
+        ? dlopen(path, { emulated_seed: f("void", "i32") }).symbols.emulated_seed
+        : () => {}
     const functions = symbols as unknown as NativeFunctions
     const library = new DeviceLibrary(signatures, functions, device, seed)
     library.check(device.device_open(0, Buffer.from(`${cublaslt}\0`)))
@@ -108,15 +109,21 @@ function has(path: string, signature: Signature): boolean {
   }
 }
 
+/** Why there is no emulated GPU here; undefined where there is one. */
+export async function emulationNeeds(): Promise<string | undefined> {
+  if (!existsSync(EMULATED_CUDA)) return "it takes a C++ compiler"
+  const runs = process.arch !== "x64" || (await instructionSets()).includes("x86-64-v3")
+  return runs ? undefined : "it takes AVX2"
+}
+
 /** The kernels under test, or why there are none. */
 export async function openCuda(): Promise<{ library: DeviceLibrary } | { reason: string }> {
-  const path = isOnGpu ? join(NATIVE_BUILD_DIR, "libllm-cuda.so") : EMULATED_CUDA
   const signatures = await contract()
   if (isOnGpu) {
+    const path = join(NATIVE_BUILD_DIR, "libllm-cuda.so")
     return { library: DeviceLibrary.open(path, signatures, process.env.LLM_CUBLASLT ?? "") }
   }
-  if (!existsSync(path)) return { reason: "the emulated GPU takes a C++ compiler" }
-  if (process.arch === "x64" && !(await instructionSets()).includes("x86-64-v3"))
-    return { reason: "the emulated GPU takes AVX2" }
-  return { library: DeviceLibrary.open(path, signatures, "") }
+  const reason = await emulationNeeds()
+  if (reason) return { reason: `of the emulated GPU ${reason}` }
+  return { library: DeviceLibrary.open(EMULATED_CUDA, signatures, "") }
 }

@@ -6,19 +6,21 @@ import { checkLibrary, checkLibraryNaN, forAll, type Way } from "../ops/agreemen
 import { cases } from "../ops/cases.ts"
 import { isOnGpu, openCuda } from "./library.ts"
 
-const SEEDS = isOnGpu ? [1, 2] : [1, 2, 3]
+const SEEDS = [1, 2]
+const OTHER_SEED = 3
 const TIMEOUT_MS = 300_000
 
 const opened = await openCuda()
 const library = "library" in opened ? opened.library : undefined
 const heading = "library" in opened ? opened.library.name : `skipped: ${opened.reason}`
-const ways: Way[] = SEEDS.map((seed) => ({
+const inOrder = (seed: number): Way => ({
   name: isOnGpu ? "once more" : `in order ${seed}`,
   set() {
     library!.seed(seed)
     return undefined
   },
-}))
+})
+const ways = SEEDS.map(inOrder)
 
 describe(`CUDA (${heading})`, () => {
   for (const [kernel, rows] of Map.groupBy(cases, (row) => row.kernel)) {
@@ -30,7 +32,7 @@ describe(`CUDA (${heading})`, () => {
     )
     there(
       `${kernel} hands on NaN from any input`,
-      () => forAll(rows, (row) => checkLibraryNaN(library!, ways[0]!, row)),
+      () => forAll(rows, (row) => checkLibraryNaN(library!, inOrder(OTHER_SEED), row)),
       TIMEOUT_MS,
     )
   }

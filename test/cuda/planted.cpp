@@ -1,0 +1,119 @@
+/* Kernels with a mistake each, which the emulation has to show; `mended`, they are right. */
+#include "launch.h"
+
+KERNEL reverse(float *out, int mended) {
+    __shared__ float x[256];
+    x[threadIdx.x] = (float)threadIdx.x;
+    if (mended) __syncthreads();
+    out[threadIdx.x] = x[255 - threadIdx.x];
+}
+
+/* What is read in one round is overwritten in the next. */
+KERNEL rounds(float *out, int mended) {
+    __shared__ float x[256];
+    float sum = 0;
+    for (int round = 0; round < 3; round++) {
+        x[threadIdx.x] = (float)(threadIdx.x + round);
+        __syncthreads();
+        sum += x[255 - threadIdx.x] - (float)round;
+        if (mended) __syncthreads();
+    }
+    out[threadIdx.x] = sum / 3;
+}
+
+/* Lanes of one warp, which run as one on most GPUs. */
+KERNEL neighbours(float *out, int mended) {
+    __shared__ float x[256];
+    x[threadIdx.x] = (float)threadIdx.x;
+    if (mended) __syncwarp();
+    const int other = threadIdx.x ^ 31;
+    out[threadIdx.x] = x[other] - (float)other + (float)(255 - threadIdx.x);
+}
+
+KERNEL part_of_block(float *out, int mended) {
+    if (mended || threadIdx.x < 100) __syncthreads();
+    out[threadIdx.x] = (float)(255 - threadIdx.x);
+}
+
+KERNEL part_of_warp(float *out, int mended) {
+    const float x = (float)(255 - threadIdx.x);
+    if (mended || threadIdx.x % 32 != 3) out[threadIdx.x] = __shfl_xor_sync(~0u, x, 0);
+}
+
+KERNEL fetched(float *out, const float *in, int mended) {
+    __shared__ float x[2][256];
+    for (int i = 0; i < 2; i++) {
+        emulated_async_copy(&x[i][threadIdx.x], in + threadIdx.x, 4);
+        emulated_async_commit();
+    }
+    emulated_async_wait(mended ? 0 : 1); // one wait too early for the second of two
+    __syncthreads();
+    out[threadIdx.x] = x[1][255 - threadIdx.x];
+}
+
+KERNEL past_the_end(float *out, int mended) {
+    DYNAMIC_SHARED(float, x);
+    x[threadIdx.x + (mended ? 0 : 1)] = 0;
+    out[threadIdx.x] = (float)(255 - threadIdx.x);
+}
+
+KERNEL pairs(float *out, int mended) {
+    float2 *const pair = reinterpret_cast<float2 *>(out + (mended ? 0 : 1)) + threadIdx.x;
+    *pair = make_float2(255.f - 2 * threadIdx.x, 254.f - 2 * threadIdx.x);
+}
+
+KERNEL fill(float *out) {
+    const unsigned i = (threadIdx.x + blockIdx.y) % 256;
+    out[i] = (float)(255 - i);
+}
+
+KERNEL count(float *out) { out[threadIdx.x] = (float)threadIdx.x; }
+
+#pragma GCC visibility push(default)
+extern "C" {
+void planted_race(float *out, int mended) { launch(reverse, 1, 256, 0, out, mended); }
+void planted_reuse(float *out, int mended) { launch(rounds, 1, 256, 0, out, mended); }
+void planted_lanes(float *out, int mended) { launch(neighbours, 1, 256, 0, out, mended); }
+void planted_barrier(float *out, int mended) { launch(part_of_block, 1, 256, 0, out, mended); }
+void planted_shuffle(float *out, int mended) { launch(part_of_warp, 1, 256, 0, out, mended); }
+void planted_copy(float *out, int mended) {
+    launch(count, 1, 256, 0, out + 256);
+    launch(fetched, 1, 256, 0, out, out + 256, mended);
+}
+void planted_overflow(float *out, int mended) {
+    launch(past_the_end, 1, 256, 1024, out, mended);
+}
+void planted_address(float *out, int mended) { launch(pairs, 1, 128, 0, out, mended); }
+void planted_grid(float *out, int mended) {
+    launch(fill, dim3(1, mended ? 65535 : 65536), 1, 0, out);
+}
+void planted_block(float *out, int mended) {
+    launch(fill, 1, mended ? 1024 : 1056, 0, out);
+}
+void planted_memory(float *out, int mended) {
+    launch(fill, 1, 256, mended ? 227 << 10 : (227 << 10) + 1, out);
+}
+
+/* A copy on a second stream, which the first must wait for. */
+void planted_streams(float *out, int mended) {
+    static cudaStream_t second;
+    static cudaEvent_t counted, copied;
+    static float *in;
+    if (!second) {
+        keep_error(cudaStreamCreate(&second));
+        keep_error(cudaEventCreate(&counted));
+        keep_error(cudaEventCreate(&copied));
+        keep_error(cudaMalloc(&in, 1024));
+    }
+    keep_error(cudaMemset(in, 0, 1024));
+    launch(count, 1, 256, 0, out + 256);
+    keep_error(cudaEventRecord(counted, stream));
+    keep_error(cudaStreamWaitEvent(second, counted));
+    keep_error(cudaMemcpyAsync(in, out + 256, 1024, cudaMemcpyDeviceToDevice, second));
+    keep_error(cudaEventRecord(copied, second));
+    if (mended) keep_error(cudaStreamWaitEvent(stream, copied));
+    launch(fetched, 1, 256, 0, out, (const float *)in, 1);
+    keep_error(cudaStreamSynchronize(second));
+}
+}
+#pragma GCC visibility pop
