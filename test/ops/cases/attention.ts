@@ -184,6 +184,10 @@ const shapes: Sizes[] = [
   { B: 1, T: 19, NH: 2, HS: 255 },
   { B: 1, T: 19, NH: 1, HS: 256 },
   { B: 1, T: 19, NH: 2, HS: 257 },
+  // Whole tiles of the sizes of heads that models have.
+  { B: 1, T: 192, NH: 1, HS: 64 },
+  { B: 2, T: 64, NH: 2, HS: 64 },
+  { B: 1, T: 128, NH: 1, HS: 128 },
 ]
 
 export const attentionCases: Case[] = [
@@ -192,6 +196,9 @@ export const attentionCases: Case[] = [
   ...[5, 64, 129].map((T) => forward({ B: 1, T, NH: 2, HS: 16 }, true, T === 64 ? 20 : 6)),
   ...HEADS.map((HS, i) => oneToken(1 + (i % 3), HS, TIMES[i]! - 1, TIMES[i]! + (i % 3))),
   oneToken(2, 257, 40, 41),
+  // Caches so long that several blocks share a head.
+  decode({ B: 3, T: 1, NH: 2, HS: 64, maxT: 1024, positions: [1023, 600, 5] }),
+  decode({ B: 1, T: 1, NH: 1, HS: 128, maxT: 2048, positions: [2000] }),
   // Several sequences of different lengths, several new tokens each, some up to the last row.
   ...HEADS.map((HS, i) => {
     const [B, T] = [1 + (i % 4), TIMES[(i * 7) % 16]!]

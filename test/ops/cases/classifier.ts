@@ -124,6 +124,9 @@ const shapes: Sizes[] = [...EDGES, 257, 1000].map((V, i) => ({
 
 export const classifierCases: Case[] = [
   ...shapes.map((sizes) => ({ sizes, heat: 1 })),
+  // Rows that are longer than a block of threads, or than what it can hold of one.
+  { sizes: { N: 3, V: 2500, Vp: 2560 }, heat: 1 },
+  { sizes: { N: 2, V: 50257, Vp: 50304 }, heat: 1 },
   // exp(90) is more than f32 can hold, exp(-110) less; in f64 it is exp(710) and exp(-750).
   { sizes: { N: 3, V: 333, Vp: 333 }, heat: 20 },
   // GPT-2's rows, which fill a GPU's shared memory.

@@ -86,7 +86,7 @@ function backward({ B, T, C, Vp, maxT }: Sizes, wteToo: boolean, wpeToo: boolean
 }
 
 // C from the edges; few tokens, so that many rows share one, and some rows have none.
-const small: Case[] = tuples(16, 1).flatMap(([C], i) => {
+const edges: Case[] = tuples(16, 1).flatMap(([C], i) => {
   const T = [1, 3, 17, 30][i % 4]!
   const sizes = { B: 1 + (i % 3), T, C: C!, Vp: [1, 2, 5, 40][(i >> 1) % 4]!, maxT: T + (i % 6) }
   // The last ones that there are, and the ones before.
@@ -94,7 +94,11 @@ const small: Case[] = tuples(16, 1).flatMap(([C], i) => {
   return [forward(sizes, bit(i, 0) ? positions : undefined), backward(sizes, bit(i, 0), bit(i, 1))]
 })
 
-// A token's rows are far apart: more than a thousand, which a GPU looks at together.
-const far = { B: 2, T: 700, C: 24, Vp: 5, maxT: 701 }
-
-export const embeddingCases: Case[] = [...small, backward(far, true, false)]
+// Rows of whole vectors; more tokens than a block of threads, nearly all of one kind.
+const wide = { B: 2, T: 60, C: 768, Vp: 70, maxT: 64 }
+const many = { B: 9, T: 200, C: 8, Vp: 2, maxT: 200 }
+export const embeddingCases: Case[] = [
+  ...edges,
+  ...[forward(wide, undefined), backward(wide, true, false)],
+  ...[forward(many, undefined), backward(many, false, true)],
+]

@@ -110,9 +110,11 @@ export const layernormCases: Case[] = [
   forward(5, 129, 1000, true),
   forward(3, 768, -1000, true),
   backward(200, 257, true, false),
-  // Rows of several warps of a GPU, and rows longer than their registers.
-  forward(3, 1600, 0, true),
-  backward(5, 1600, true, true),
-  forward(2, 33000, 0, true),
-  backward(3, 12296, false, false),
+  // Widths of models, which a GPU reads in whole vectors, in ways that depend on how many.
+  ...[64, 256, 768, 1024, 1600, 2048].flatMap((C, i) => [
+    forward(3 + 2 * i, C, 0, true),
+    backward(3 + 2 * i, C, bit(i, 0), bit(i, 1)),
+  ]),
+  forward(2, 25600, 0, true),
+  backward(2, 12800, false, false),
 ]

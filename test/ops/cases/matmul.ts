@@ -165,7 +165,20 @@ const BLOCKS = [
   [1, 50, 1031],
 ]
 
-export const matmulCases: Case[] = [...tuples(48, 3), ...BLOCKS].flatMap((sizes, i) => [
+// Whole tiles, as most of a model's products are, of few rows and of many.
+const TILES = [
+  [16, 64, 64],
+  [64, 128, 64],
+  [128, 64, 128],
+  [256, 32, 192],
+  [64, 768, 64],
+  [192, 256, 16],
+  [1, 768, 64],
+  [8, 256, 128],
+  [15, 64, 256],
+]
+
+export const matmulCases: Case[] = [...tuples(48, 3), ...BLOCKS, ...TILES].flatMap((sizes, i) => [
   forward(sizes, { bias: bit(i, 0), pre: bit(i, 1), residual: bit(i, 2) }),
   backwardInput(sizes, { pre: i % 3 === 1, accumulate: i % 3 === 2 }),
   backwardWeight(sizes, { bias: bit(i, 0), accumulate: bit(i, 1) }),

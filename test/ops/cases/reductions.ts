@@ -59,8 +59,8 @@ function squaredNorm(n: number): Case {
   }
 }
 
-// Up to several of the chunks that threads take.
-const lengths = [...LENGTHS, 16383, 16384, 16385, 100003]
+// Up to several of the chunks that threads take, and more than a grid of GPU threads.
+const lengths = [...LENGTHS, 16383, 16384, 16385, 100003, 1 << 20]
 
 export const reductionCases: Case[] = [
   ...lengths.flatMap((n) => [mean(n), squaredNorm(n)]),
