@@ -2,11 +2,10 @@
 
 import { dlopen, type FFITypeOrString } from "bun:ffi"
 import { existsSync } from "node:fs"
-import { join } from "node:path"
 import { EMULATED_CUDA } from "../../src/build/emulated.ts"
-import { NATIVE_BUILD_DIR } from "../../src/native/assets.ts"
 import type { Contract, Signature } from "../../src/native/contract.ts"
 import { instructionSets } from "../../src/native/cpu.ts"
+import { findCuda } from "../../src/native/cuda.ts"
 import { ffiSymbols, type NativeFunctions } from "../../src/native/functions.ts"
 import { contract } from "../../src/native/library.ts"
 import type { DeviceMemory, Library } from "../ops/sandbox.ts"
@@ -120,8 +119,9 @@ export async function emulationNeeds(): Promise<string | undefined> {
 export async function openCuda(): Promise<{ library: DeviceLibrary } | { reason: string }> {
   const signatures = await contract()
   if (isOnGpu) {
-    const path = join(NATIVE_BUILD_DIR, "libllm-cuda.so")
-    return { library: DeviceLibrary.open(path, signatures, process.env.LLM_CUBLASLT ?? "") }
+    const found = await findCuda()
+    if ("missing" in found) return { reason: found.missing }
+    return { library: DeviceLibrary.open(found.path, signatures, found.cublaslt) }
   }
   const reason = await emulationNeeds()
   if (reason) return { reason: `of the emulated GPU ${reason}` }
