@@ -9,10 +9,11 @@ import { isSanitized } from "./sanitizers.ts"
 const TIMEOUT_MS = 60_000
 
 if (isSanitized) delete process.env.LD_PRELOAD // this process is watched, not what it starts
-const purpose = isSanitized ? "sanitizers" : "tests"
+const isOnGpu = process.env.LLM_TEST_GPU === "1" // there, time is dear, and nothing is emulated
+const purpose = isSanitized ? "sanitizers" : isOnGpu ? "use" : "tests"
 const { warning } = await buildNative((line) => console.error(line), purpose)
 if (warning) console.error(`warning: ${warning}`)
-if (!isSanitized) {
+if (!isSanitized && !isOnGpu) {
   const { missing } = await buildEmulatedCuda((line) => console.error(line))
   if (missing) console.error(`warning: no emulated GPU: ${missing}`)
 }

@@ -5,8 +5,9 @@ import { UserError } from "../errors.ts"
 import { describeFile } from "../info/file.ts"
 import type { Command } from "../main.ts"
 import { cpuName, instructionSets, usableCores } from "../native/cpu.ts"
+import { findCuda } from "../native/cuda.ts"
 import { openDevice } from "../native/device.ts"
-import { libraries } from "../native/library.ts"
+import { type Kernels, libraries } from "../native/library.ts"
 import { measurePeak } from "../native/peak.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { VERSION } from "../version.ts"
@@ -51,6 +52,7 @@ async function run(options: Options): Promise<number> {
     ["instruction set", sets.at(-1) ?? "none that a kernel library is built for"],
     ["cores", `${usableCores()} that this process may use`],
     ["kernels", kernels.name],
+    ...(await gpuRows(kernels)),
     ["f32 peak", `${(peak / 1e9).toFixed(1)} GFLOP/s, measured`],
   ]
   if (kernels.precisions.includes("bf16")) {
@@ -63,6 +65,18 @@ async function run(options: Options): Promise<number> {
   for (const [name, value] of rows) process.stdout.write(`${name.padEnd(24)}${value}\n`)
   if (options.flag("bench")) process.stdout.write(`\n${await benchBriefly(kernels)}`)
   return 0
+}
+
+async function gpuRows({ gpu }: Kernels): Promise<[string, string][]> {
+  const found = await findCuda()
+  if (!gpu || "missing" in found) return [["GPU", "missing" in found ? found.missing : "not used"]]
+  const [all, free] = [gpu.memory.all, gpu.memory.free].map((bytes) => (bytes / 1e9).toFixed(1))
+  return [
+    ["GPU", gpu.name],
+    ["GPU memory", `${all} GB, ${free} GB free`],
+    ["driver", `for CUDA ${gpu.driver}`],
+    ["cuBLASLt", found.cublaslt || "none: products are made by plain kernels"],
+  ]
 }
 
 export const command: Command = { spec, run }

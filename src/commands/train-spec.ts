@@ -269,6 +269,14 @@ export const TRAIN: CommandSpec = {
     },
     ...DEVICE_OPTIONS,
     {
+      name: "log-device",
+      short: "lg",
+      group: "Machine",
+      ...int(0),
+      default: 0,
+      help: "steps between entries in the logs on the GPU's load, clocks, power and temperature; 0: none",
+    },
+    {
       name: "zero",
       short: "z",
       group: "Machine",

@@ -12,7 +12,8 @@ import { type AdamW, type Bf16Update, describeConfig, trainingProgram } from "..
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
 import { type Device, findDevice, openDevice, platformOf, USUAL } from "../native/device.ts"
-import { contract } from "../native/library.ts"
+import { contract, type Kernels } from "../native/library.ts"
+import { DeviceMonitor } from "../native/nvml.ts"
 import { measurePeak } from "../native/peak.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
 import type { Options, Value } from "../options.ts"
@@ -77,6 +78,7 @@ async function run(given: Options): Promise<number> {
   const kernels = await openDevice(found, options.number("threads"), precision)
   const isTf32 = precision === "fp32" && options.text("tf32") !== "0"
   if (kernels.gpu) kernels.gpu.tf32 = isTf32
+  const monitor = openMonitor(options, kernels)
   const threads = kernels.host.call("llm_threads", 0)
   const numbers = { precision, bf16, adamw: adamw(options) }
   const rewrites = chooseRewrites(options)
@@ -124,6 +126,7 @@ async function run(given: Options): Promise<number> {
     display,
     folder,
     writer,
+    monitor,
     measurePeak: () => measurePeak(kernels, kernels.gpu ? "bf16" : precision),
     findBad: (search) => findBad(program, tensors, kernels, signatures, search),
     findBadState: () => {
@@ -150,6 +153,17 @@ async function run(given: Options): Promise<number> {
     await writer?.idle()
     writer?.close()
   }
+}
+
+/** What -lg asks for, which needs a GPU and a place to log to. */
+function openMonitor(options: Options, { gpu }: Kernels): DeviceMonitor | undefined {
+  const every = options.number("log-device")
+  if (every === 0) return undefined
+  if (!gpu) throw new UserError(`--log-device ${every} needs a GPU (leave it out on a CPU)`)
+  if (options.text("out") === undefined) {
+    throw new UserError(`--log-device ${every} needs --out FOLDER, whose logs it goes into`)
+  }
+  return DeviceMonitor.open(gpu.bus)
 }
 
 const PATHS = ["tokens", "val", "hellaswag-file"]
@@ -205,6 +219,7 @@ function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions 
     sampleEvery: options.number("sample-every"),
     sampleTokens: options.number("sample-tokens"),
     overfitBatch: options.flag("overfit-batch"),
+    logDevice: options.number("log-device"),
     seed: options.number("seed"),
   }
 }

@@ -22,6 +22,7 @@ import {
 } from "../data/files.ts"
 import { UserError } from "../errors.ts"
 import { lockFile } from "../native/lock.ts"
+import type { DeviceState } from "../native/nvml.ts"
 import type { Value } from "../options.ts"
 import { VERSION } from "../version.ts"
 import { completeSteps, removeRemains } from "./checkpoint.ts"
@@ -140,6 +141,14 @@ export class RunFolder {
   hellaswag(step: number, accuracy: number): void {
     this.append(MAIN_LOG, `s:${step} eval:${accuracy.toFixed(4)}\n`)
     this.append(METRICS, `${JSON.stringify({ step, hellaswag: accuracy })}\n`)
+  }
+
+  /** The accelerator's state (src/native/nvml.ts has its units). */
+  device(step: number, state: DeviceState): void {
+    const known = Object.entries(state).filter(([, value]) => value !== undefined)
+    const numbers = known.map(([name, value]) => `${name}:${Number(value.toFixed(1))}`)
+    this.append(MAIN_LOG, `s:${step} dev ${numbers.join(" ")}\n`)
+    this.append(METRICS, `${JSON.stringify({ step, device: Object.fromEntries(known) })}\n`)
   }
 
   /** Why the run ended, for whoever looks after weeks. */

@@ -8,6 +8,7 @@ import { validationLoss } from "../eval/loss.ts"
 import type { RunState } from "../formats/state.ts"
 import { type Config, trainingFlops } from "../model/config.ts"
 import type { TrainingProgram } from "../model/program.ts"
+import type { DeviceMonitor } from "../native/nvml.ts"
 import type { Stop, StopSignal } from "../native/signals.ts"
 import { Batch } from "../program/batch.ts"
 import type { BadSearch } from "../program/check.ts"
@@ -36,6 +37,8 @@ export interface TrainOptions extends Shape {
   sampleEvery: number
   sampleTokens: number
   overfitBatch: boolean
+  /** Steps between entries on the accelerator's state; 0: none. */
+  logDevice: number
   seed: number
 }
 
@@ -58,6 +61,8 @@ export interface Surroundings {
   writer?: CheckpointWriter | undefined
   /** Measures the floating-point operations a second that the machine can do. */
   measurePeak(): number
+  /** What tells the accelerator's state. */
+  monitor?: Pick<DeviceMonitor, "state"> | undefined
   /** Names the first tensor of a step in which a number is not finite. */
   findBad(search: BadSearch): string | undefined
   /** Names a weight or moment of which a number is not finite. */
@@ -144,6 +149,9 @@ export class Trainer {
       usualMs = usualMs === 0 ? ms : 0.9 * usualMs + 0.1 * ms
       this.around.folder?.step(metrics)
       this.around.display.step(metrics, usualMs * (steps - step - 1))
+      const { logDevice } = this.options
+      const { monitor } = this.around
+      if (monitor && step % logDevice === 0) this.around.folder?.device(step, monitor.state())
       this.position = this.data.train.position
       outcome.steps = step + 1
     }

@@ -47,7 +47,7 @@ describe.skipIf(reason !== undefined)(`the emulated GPU${reason ? ` (${reason})`
   for (const [title, name, message] of PLANTED) {
     test(`shows ${title}`, () => {
       const library = open()
-      const memory = library.allocate(4096)
+      const memory = library.onDevice(4096)
       const run = (seed: number, isMended: boolean) => {
         library.seed(seed)
         library.call(name, memory.address, Number(isMended))

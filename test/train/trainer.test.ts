@@ -96,6 +96,7 @@ async function train(settings: Settings = {}) {
     checkpointEvery: 0,
     skipLossZ: 0,
     skipGradZ: 0,
+    logDevice: 0,
     seed,
     ...given,
   }

@@ -1,0 +1,61 @@
+// The CUDA library as a machine without CUDA sees it. It is built where nvcc is, by `bun run build`.
+
+import { describe, expect, test } from "bun:test"
+import { existsSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { NATIVE_BUILD_DIR } from "../../src/native/assets.ts"
+import { findCublasLt } from "../../src/native/cublaslt.ts"
+import { countGpus } from "../../src/native/gpu.ts"
+import { CUDA_FILE } from "../../src/native/library.ts"
+import { ROOT, run } from "../cli/executable.ts"
+
+const path = join(NATIVE_BUILD_DIR, CUDA_FILE)
+const isBuilt = existsSync(path)
+const hasGpu = existsSync("/dev/nvidiactl")
+
+/** The libraries that a shared object names as needed: DT_NEEDED of its dynamic section (ELF, 64 bits,
+ * little-endian). */
+function needed(file: Buffer): string[] {
+  const word = (at: number) => Number(file.readBigUInt64LE(at))
+  const [start, size, count] = [word(0x28), file.readUInt16LE(0x3a), file.readUInt16LE(0x3c)]
+  const sections = Array.from({ length: count }, (_, i) => start + i * size).map((at) => ({
+    type: file.readUInt32LE(at + 4),
+    offset: word(at + 24),
+    bytes: word(at + 32),
+    link: file.readUInt32LE(at + 40),
+  }))
+  const dynamic = sections.find(({ type }) => type === 6)! // SHT_DYNAMIC
+  const names = sections[dynamic.link]!.offset
+  return Array.from({ length: dynamic.bytes / 16 }, (_, i) => dynamic.offset + i * 16)
+    .filter((at) => word(at) === 1) // DT_NEEDED
+    .map((at) => names + word(at + 8))
+    .map((at) => file.toString("latin1", at, file.indexOf(0, at)))
+}
+
+describe.skipIf(!isBuilt)(`the CUDA library${isBuilt ? "" : " (skipped: not built)"}`, () => {
+  test("needs glibc alone", () => {
+    const all = needed(readFileSync(path))
+    expect(all).toContain("libc.so.6")
+    const others = all.filter((name) => !/^(ld-linux.*|lib(c|m|dl|rt|pthread))\.so\.\d$/.test(name))
+    expect(others).toEqual([])
+  })
+
+  test.skipIf(hasGpu)("loads without a driver, and says that there is none", () => {
+    expect(countGpus(path)).toEqual({ missing: expect.stringMatching(/driver|device/) })
+  })
+})
+
+test.skipIf(hasGpu)("--device cuda without a GPU is refused in one line", async () => {
+  const llm = [process.execPath, join(ROOT, "src", "main.ts")]
+  const { code, stderr } = await run([...llm, "train", "--device", "cuda"])
+  expect(stderr).toBe(
+    "llm: --device cuda: no NVIDIA GPU: there is no /dev/nvidiactl, which its driver makes (or try --device cpu)\n",
+  )
+  expect(code).toBe(2)
+})
+
+test("a cuBLASLt that is missing is named with how to get it", () => {
+  const found = findCublasLt()
+  if ("path" in found) expect(existsSync(found.path)).toBe(true)
+  else expect(found.missing).toMatch(/^cuBLASLt is missing.*pip install nvidia-cublas/)
+})

@@ -1,0 +1,148 @@
+#!/bin/bash
+# Everything that only a GPU can show, in one go, on a bare machine: a driver, python3 with PyTorch (whose
+# cuBLASLt is taken), gcc; no network, no node, no bun. What the sources lack lies in build/gpu.tar.xz
+# (test/gpu-pack.sh), or is there already.
+#
+#     bash test/gpu.sh [--seconds 480] [--skip PART,PART] [--only PART,PART] [--out FOLDER]
+#
+# Every part has a limit of its own, and what is left of the time; none stops those after it. FOLDER
+# (build/gpu/results, or $OUT) gets results.txt, a line PASS, FAIL or SKIP a part, and a log of each.
+set -u
+cd "$(dirname "$0")/.."
+seconds=480 skip='' only='' out=${OUT:-build/gpu/results}
+while [ $# -gt 0 ]; do
+    case $1 in
+    --seconds) seconds=$2 ;;
+    --skip) skip=,$2, ;;
+    --only) only=,$2, ;;
+    --out) out=$2 ;;
+    *) echo "test/gpu.sh knows no $1" && exit 2 ;;
+    esac
+    shift 2
+done
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+results=$out/results.txt
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+: > "$results"
+say() { echo "$*" | tee -a "$results"; }
+
+# part NAME LIMIT COMMAND...: runs it for at most LIMIT seconds.
+failed=0
+part() {
+    local name=$1 limit=$2 left=$((seconds - SECONDS)) start=$SECONDS status
+    shift 2
+    case $skip in *,$name,*) say "SKIP $name: left out" && return ;; esac
+    [ -z "$only" ] || case $only in *,$name,*) ;; *) return ;; esac
+    [ "$left" -ge 5 ] || { say "SKIP $name: no time left" && return; }
+    [ "$limit" -le "$left" ] || limit=$left
+    timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
+    status=$?
+    if [ $status -eq 0 ]; then
+        say "PASS $name ($((SECONDS - start)) s)"
+    elif [ $status -eq 77 ]; then
+        say "SKIP $name: $(tail -n 1 "$out/$name.log")"
+    else
+        [ $status -ne 124 ] || echo "out of its $limit s" >> "$out/$name.log"
+        say "FAIL $name ($((SECONDS - start)) s, status $status): $(grep -v '^$' "$out/$name.log" | tail -n 3 | tr '\n' '|')"
+        failed=1
+    fi
+}
+
+unpack() {
+    python3 -c 'import tarfile; tarfile.open("build/gpu.tar.xz").extractall(".")'
+    touch build/*/native/*.so* llm # newer than the sources: they are not built again
+}
+[ ! -e build/gpu.tar.xz ] || unpack
+export LLM_CACHE=$work/cache LLM_TEST_GPU=1
+mkdir -p "$LLM_CACHE"
+llm() { ./llm "$@"; }
+bun_test() { BUN_BE_BUN=1 ./llm test "$@"; }
+export -f llm bun_test
+
+machine() {
+    nvidia-smi || true
+    ./llm info
+}
+
+# Small runs on the built-in corpus. Nothing but the steps.
+QUIET='--val-every 0 --sample-every 0'
+SMALL="--layers 4 --heads 2 --channels 128 --batch 4 --context 128 $QUIET"
+D12="--init gpt2:d12 --batch 8 --context 1024 $QUIET"
+export QUIET SMALL D12 work
+
+# The losses of one metrics.jsonl, and how far another's are from them, at most.
+compare() {
+    python3 - "$@" <<'END'
+import json, sys
+a, b, most = sys.argv[1], sys.argv[2], float(sys.argv[3])
+read = lambda path: [json.loads(line)["trainLoss"] for line in open(path) if "trainLoss" in line]
+x, y = read(a + "/metrics.jsonl"), read(b + "/metrics.jsonl")
+off = max(abs(p / q - 1) for p, q in zip(x, y))
+print(f"{len(x)} and {len(y)} losses, {x[0]:.4f} to {x[-1]:.4f}, at most {off:.2e} apart, allowed {most}")
+sys.exit(0 if len(x) == len(y) > 0 and off <= most else 1)
+END
+}
+export -f compare
+
+# 200 steps. Roundings of f32 grow as training goes its own way; those of bf16 are 2^16 times larger.
+losses() {
+    llm train $SMALL --steps 200 --device cpu --out "$work/cpu" > /dev/null &&
+        llm train $SMALL --steps 200 --device cuda --precision fp32 --tf32 0 --out "$work/f32" > /dev/null &&
+        llm train $SMALL --steps 200 --device cuda --precision fp32 --tf32 1 --out "$work/tf32" > /dev/null &&
+        llm train $SMALL --steps 200 --device cuda --precision bf16 --out "$work/bf16" > /dev/null &&
+        compare "$work/f32" "$work/cpu" 1e-3 && compare "$work/tf32" "$work/cpu" 1e-2 &&
+        compare "$work/bf16" "$work/cpu" 2e-2
+}
+
+same() { cmp "$work/$1/model_$3" "$work/$2/model_$3" && cmp "$work/$1/state_${3%.bin}_00000.bin" "$work/$2/state_${3%.bin}_00000.bin"; }
+export -f same
+resume() {
+    llm train $SMALL --steps 40 --device cuda --checkpoint-every 20 --out "$work/whole" > /dev/null &&
+        llm train $SMALL --steps 20 --device cuda --out "$work/parts" > /dev/null &&
+        llm train --resume --steps 40 --out "$work/parts" &&
+        same whole parts 00000040.bin
+}
+
+# GPT-2 124M in bf16: every loss and norm, with all their digits.
+twice() {
+    for run in once again; do
+        llm train $D12 --steps 20 --device cuda --out "$work/$run" || return 1
+    done
+    numbers() { python3 -c 'import json, sys
+for line in open(sys.argv[1]):
+    step = json.loads(line)
+    print(step["step"], step["trainLoss"], step["gradNorm"])' "$work/$1/metrics.jsonl"; }
+    diff <(numbers once) <(numbers again) && same once again 00000020.bin
+}
+
+# A full memory, and a file that is not there, are one line each.
+refusals() {
+    llm train --init gpt2:d48 --batch 512 --context 1024 --classifier-rows 0 --steps 1 --device cuda
+    [ $? -eq 2 ] || return 1
+    LLM_CUDA_LIBRARY=/nowhere.so llm train $SMALL --steps 1 --device cuda
+    [ $? -ne 0 ]
+}
+
+sanitize() {
+    command -v compute-sanitizer > /dev/null || { echo "there is no compute-sanitizer" && return 77; }
+    local tiny="--layers 1 --heads 1 --channels 64 --vocab 50257 --batch 1 --context 64 $QUIET --steps 3"
+    compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 20 \
+        ./llm train $tiny --device cuda --precision "$2"
+}
+export -f machine losses resume twice refusals sanitize
+
+part machine 40 bash -c machine
+part ops 150 bash -c 'bun_test test/cuda/ops.test.ts'
+part model 60 bash -c 'bun_test test/model/fixture.test.ts'
+part train 90 bash -c 'bun_test test/cuda/train.test.ts'
+part losses 90 bash -c losses
+part resume 45 bash -c resume
+part twice 60 bash -c twice
+part refusals 30 bash -c refusals
+part memcheck 60 bash -c 'sanitize memcheck bf16'
+part racecheck 60 bash -c 'sanitize racecheck bf16'
+[ ! -e bench/gpu.sh ] || part bench 600 sh bench/gpu.sh $((seconds - SECONDS - 10)) "$out/gpu.md"
+say "done in $SECONDS s"
+exit $failed
