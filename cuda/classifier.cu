@@ -1,6 +1,6 @@
 /* Softmax and cross-entropy. A row of logits belongs to a block and is read from memory once, where
- * shared memory can keep it: its largest number and its sum of exponentials are found in one pass, the
- * gradient is made of what was kept. */
+ * shared memory can keep it: its largest number and its sum of exponentials are found in one pass,
+ * the gradient is made of what was kept. */
 #include "elements.h"
 #include "mma.h"
 
@@ -13,8 +13,8 @@ constexpr int MOST_SHARED = 99 * 1024;   // bytes a block may have on sm_89, whi
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr float LOWEST = -2e38f; // finite, times LOG2E too: -inf - -inf is NaN
 
-/* e^x over 2^base. With base near the row's largest x·LOG2E, whose rounding then does not matter, the
- * power is off by what its exponent is rounded by. */
+/* e^x over 2^base. With base near the row's largest x·LOG2E, whose rounding then does not matter,
+ * the power is off by what its exponent is rounded by. */
 DEVICE float power(float x, float base) { return exp2_fast(fmaf(x, LOG2E, -base)); }
 
 DEVICE float block_max(float x, float *board) {
@@ -25,8 +25,8 @@ DEVICE float block_max(float x, float *board) {
     return warp_max(lane < (int)blockDim.x / WARP ? board[lane] : LOWEST);
 }
 
-/* losses or dlogits may be NULL; dlogits may be logits itself. KEEPS: whether the row stays in shared
- * memory, each thread's part of it being the thread's own. */
+/* losses or dlogits may be NULL; dlogits may be logits itself. KEEPS: whether the row stays in
+ * shared memory, each thread's part of it being the thread's own. */
 template <int W, bool KEEPS>
 KERNEL __launch_bounds__(THREADS, BLOCKS)
 classify(float *losses, real *dlogits, const real *logits, const int *targets, int V, int Vp,
@@ -90,8 +90,8 @@ classify(float *losses, real *dlogits, const real *logits, const int *targets, i
     }
 }
 
-void classify_rows(float *losses, real *dlogits, const real *logits, const int *targets, int N, int V,
-                   int Vp, float scale) {
+void classify_rows(float *losses, real *dlogits, const real *logits, const int *targets, int N,
+                   int V, int Vp, float scale) {
     const size_t boards = BOARDS * sizeof(float), both = boards + (size_t)Vp * sizeof(real);
     by_width(Vp, [=](auto width) {
         constexpr int W = width.value;

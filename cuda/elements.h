@@ -1,6 +1,6 @@
-/* Several numbers at a time, as f32, whatever they are stored in; and kernels that go along arrays. How
- * many at a time is chosen here: as many as sixteen bytes hold where every row begins on sixteen, and
- * one elsewhere. */
+/* Several numbers at a time, as f32, whatever they are stored in; and kernels that go along arrays.
+ * How many at a time is chosen here: as many as sixteen bytes hold where every row begins on
+ * sixteen, and one elsewhere. */
 #ifndef LLM_ELEMENTS_H
 #define LLM_ELEMENTS_H
 

@@ -1,18 +1,18 @@
-/* Rows in, rows out. On the way back the block of a token's first row looks at the tokens up to its last
- * one and adds up the rows of those that are the same, in their order: the sums need neither atomics,
- * whose order changes, nor sorting. */
+/* Rows in, rows out. On the way back the block of a token's first row looks at the tokens up to its
+ * last one and adds up the rows of those that are the same, in their order: no sorting, and no
+ * atomic sums, whose order changes. */
 #include "elements.h"
 #include "product.h"
 
 namespace {
 
 constexpr int THREADS = 128;
-constexpr int CHUNK = WARP * WARP; // tokens looked at between barriers: a bit each in one word a lane
+constexpr int CHUNK = WARP * WARP; // tokens between barriers: a bit each in one word a lane
 constexpr int BATCH = 16;          // rows loaded before they are added
 
 template <int W>
-KERNEL forward(real *__restrict__ out, const int *tokens, const real *wte, const real *wpe, const int *positions,
-               i64 rows, int T, int C) {
+KERNEL forward(real *__restrict__ out, const int *tokens, const real *wte, const real *wpe,
+               const int *positions, i64 rows, int T, int C) {
     const i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     const int b = (int)(row / T), t = (int)(row % T);
@@ -50,7 +50,7 @@ struct FindSpans {
     }
 };
 
-/* Lists those of the chunk's rows, counted from `first`, that have this token, and returns how many. */
+/* Lists the chunk's rows, counted from `first`, that have this token, and returns how many. */
 DEVICE int list_rows(int *list, const int *tokens, i64 first, i64 rows, int token) {
     __shared__ u32 found[WARP];
     __shared__ int count;
@@ -132,8 +132,8 @@ void REAL(embedding_forward)(real *out, const int *tokens, const real *wte, cons
                              const int *positions, int B, int T, int C) {
     const i64 rows = (i64)B * T;
     by_width(C, [=](auto width) {
-        launch(forward<width.value>, dim3((u32)ceil_div(rows, 4)), dim3(WARP, 4), 0, out, tokens, wte,
-               wpe, positions, rows, T, C);
+        launch(forward<width.value>, dim3((u32)ceil_div(rows, 4)), dim3(WARP, 4), 0, out, tokens,
+               wte, wpe, positions, rows, T, C);
     });
 }
 
@@ -142,7 +142,8 @@ void REAL(embedding_backward)(float *dwte, float *dwpe, const real *dout, const 
                               int accumulate_wpe) {
     const i64 rows = (i64)B * T, span_words = (i64)Vp * (sizeof(Span) / sizeof(float));
     Span *const spans = (Span *)product_room.at;
-    if (span_words * sizeof(float) > product_room.bytes) return keep_error(cudaErrorMemoryAllocation);
+    if (span_words * sizeof(float) > product_room.bytes)
+        return keep_error(cudaErrorMemoryAllocation);
     each<4>(span_words, Clear{(float *)product_room.at});
     each<1>(rows, FindSpans{spans, tokens, rows});
     if (!accumulate_wte) each<4>((i64)Vp * C, Clear{dwte});

@@ -1,20 +1,20 @@
-/* Layer normalisation. A row belongs to a warp, or to a block where it is long, and stays in registers
- * from one pass over it to the next; a row too long for that, or one whose numbers cannot be loaded
- * sixteen bytes at a time, is read again. */
+/* Layer normalisation. A row belongs to a warp, or to a block where it is long, and stays in
+ * registers from one pass over it to the next; a row too long for that, or one whose numbers cannot
+ * be loaded sixteen bytes at a time, is read again. */
 #include "elements.h"
 #include "product.h"
 
 namespace {
 
 constexpr int HELD = 3; // loads of sixteen bytes, at most, that a thread holds of a row
-constexpr int FORWARD_THREADS = 1024, BACKWARD_THREADS = 512; // of a row, by the registers they need
-constexpr int ANY_THREADS = 256; // of a row that is read again
+constexpr int FORWARD_THREADS = 1024, BACKWARD_THREADS = 512; // of a row, at most
+constexpr int ANY_THREADS = 256;                              // of a row that is read again
 constexpr int SHORT = WARP * HELD * WIDE; // columns of the longest row of a warp
-// Of rows, that add up the gradients of weight and bias: two for each of a Hopper's multiprocessors.
+// Of rows, for the gradients of weight and bias: two for each of a Hopper's multiprocessors.
 constexpr int MOST_SLICES = 264;
 
-/* f(k, c) for each column c that this thread has of a row, W at a time: the k-th of K. Where K is 0,
- * all columns are visited as the first. */
+/* f(k, c) for each column c that this thread has of a row, W at a time: the k-th of K. Where K is
+ * 0, all columns are visited as the first. */
 template <int W, int K, typename F> DEVICE void over_row(int C, F f) {
     if constexpr (K > 0) {
 #pragma unroll
@@ -32,7 +32,8 @@ template <int W, int K> struct Row {
     const real *p;
     Stored<real, W> held[K ? K : 1];
     __device__ __forceinline__ Row(const real *row, int C) : p(row) {
-        if constexpr (K > 0) over_row<W, K>(C, [&](int k, i64 c) { held[k] = load_stored<W>(p + c); });
+        if constexpr (K > 0)
+            over_row<W, K>(C, [&](int k, i64 c) { held[k] = load_stored<W>(p + c); });
     }
     __device__ __forceinline__ Floats<W> at(int k, i64 c) const {
         return K > 0 ? widen(held[k]) : load<W>(p + c);
@@ -81,8 +82,8 @@ forward(real *out, float *mean, float *rstd, const real *inp, const real *weight
     if (rstd) rstd[n] = r;
 }
 
-/* dinp; and, where rows are held, slices (gridDim.x,2,C): each block's rows' share of dweight and of
- * dbias. */
+/* dinp; and, where rows are held, slices (gridDim.x,2,C): each block's rows' share of dweight and
+ * of dbias. */
 template <int W, int K>
 KERNEL __launch_bounds__(BACKWARD_THREADS)
 backward(real *dinp, float *slices, const real *dout, const real *inp, const real *weight,
@@ -121,7 +122,8 @@ backward(real *dinp, float *slices, const real *dout, const real *inp, const rea
     }
     if constexpr (K > 0) {
         // The block's warps add their rows in turn.
-        float *const slice = slices + (i64)blockIdx.x * 2 * C, *const to = blockDim.y > 1 ? sums : slice;
+        float *const slice = slices + (i64)blockIdx.x * 2 * C;
+        float *const to = blockDim.y > 1 ? sums : slice;
         for (int y = 0; y < (int)blockDim.y; y++) {
             if ((int)threadIdx.y == y)
                 over_row<W, K>(C, [&](int k, i64 c) {
@@ -140,7 +142,7 @@ backward(real *dinp, float *slices, const real *dout, const real *inp, const rea
     }
 }
 
-/* slices (gridDim.y,2,columns) where rows are not held: a strip of columns, of rows that are C apart. */
+/* slices (gridDim.y,2,columns) where rows are not held: a strip of columns, of rows of C. */
 KERNEL backward_columns(float *slices, const real *dout, const real *inp, const float *mean,
                         const float *rstd, int N, int C, int columns) {
     __shared__ float boards[2][WARP][WARP];
@@ -162,7 +164,8 @@ KERNEL backward_columns(float *slices, const real *dout, const real *inp, const 
 }
 
 /* dweight, dbias (C) = the sums over slices (count,2,C), in their order. */
-KERNEL sum_slices(float *dweight, float *dbias, const float *slices, int count, int C, int accumulate) {
+KERNEL sum_slices(float *dweight, float *dbias, const float *slices, int count, int C,
+                  int accumulate) {
     __shared__ float board[WARP][WARP];
     const int i = blockIdx.x * WARP + threadIdx.x;
     float sum = 0;
@@ -178,8 +181,8 @@ KERNEL sum_slices(float *dweight, float *dbias, const float *slices, int count, 
     *to = total;
 }
 
-/* How a row is shared out: f(Count<W>, Count<K>, the block of threads), with `y` warps in a block where
- * a row is a warp's. */
+/* How a row is shared out: f(Count<W>, Count<K>, the block of threads), with `y` warps in a block
+ * where a row is a warp's. */
 template <typename F> void by_row(int C, int most_threads, int y, F f) {
     const int loads = (int)ceil_div(C, WIDE);
     const int threads = (int)ceil_div(loads, HELD * WARP) * WARP;
@@ -203,8 +206,8 @@ int slices_of(i64 most, i64 columns) {
 void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *inp,
                              const real *weight, const real *bias, int N, int C, float eps) {
     by_row(C, FORWARD_THREADS, 4, [=](auto w, auto k, dim3 block) {
-        launch(forward<w.value, k.value>, dim3((u32)ceil_div(N, block.y)), block, 0, out, mean, rstd,
-               inp, weight, bias, N, C, eps);
+        launch(forward<w.value, k.value>, dim3((u32)ceil_div(N, block.y)), block, 0, out, mean,
+               rstd, inp, weight, bias, N, C, eps);
     });
 }
 
@@ -216,14 +219,14 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
         constexpr bool IS_HELD = k.value > 0;
         const int width = IS_HELD ? C : min(C, SHORT);
         const int count = slices_of(ceil_div(N, IS_HELD ? block.y : WARP), width);
-        launch(backward<w.value, k.value>, dim3(IS_HELD ? count : N), block, 0, dinp, slices, dout, inp,
-               weight, mean, rstd, N, C, accumulate_inp);
+        launch(backward<w.value, k.value>, dim3(IS_HELD ? count : N), block, 0, dinp, slices, dout,
+               inp, weight, mean, rstd, N, C, accumulate_inp);
         for (int first = 0; first < C; first += width) {
             const int columns = min(width, C - first);
             const dim3 lines(WARP, WARP);
             if (!IS_HELD)
-                launch(backward_columns, dim3((u32)ceil_div(columns, WARP), count), lines, 0, slices,
-                       dout + first, inp + first, mean, rstd, N, C, columns);
+                launch(backward_columns, dim3((u32)ceil_div(columns, WARP), count), lines, 0,
+                       slices, dout + first, inp + first, mean, rstd, N, C, columns);
             launch(sum_slices, dim3((u32)ceil_div(2 * columns, WARP)), lines, 0, dweight + first,
                    dbias + first, slices, count, columns, accumulate);
         }

@@ -7,8 +7,8 @@ struct Settings {
     float lr, beta1, beta2, eps, weight_decay, grad_scale;
     float m_scale, v_scale; // what takes out that both means started from 0
 
-    Settings(float lr_, float beta1_, float beta2_, float eps_, float weight_decay_, float grad_scale_,
-             int step)
+    Settings(float lr_, float beta1_, float beta2_, float eps_, float weight_decay_,
+             float grad_scale_, int step)
         : lr(lr_), beta1(beta1_), beta2(beta2_), eps(eps_), weight_decay(weight_decay_),
           grad_scale(grad_scale_), m_scale((float)(1 / (1 - pow((double)beta1_, (double)step)))),
           v_scale((float)(1 / (1 - pow((double)beta2_, (double)step)))) {}

@@ -5,10 +5,11 @@ namespace {
 
 constexpr int THREADS = 256, BLOCKS = 4; // of a multiprocessor
 constexpr int CHAINS = 8; // so that none waits for its own last result
+constexpr int DEPTH = 16; // links of each between one look at the loop's end and the next
 #ifdef LLM_BF16
-constexpr int STEP = CHAINS * 16 * 8 * 16 / WARP; // multiply-adds of a thread
+constexpr int STEP = CHAINS * DEPTH * 16 * 8 * 16 / WARP; // multiply-adds of a thread
 #else
-constexpr int STEP = CHAINS;
+constexpr int STEP = CHAINS * DEPTH;
 #endif
 
 /* `never` is not written to; but no compiler knows, so that the work is done. */
@@ -20,7 +21,7 @@ KERNEL __launch_bounds__(THREADS) burn(float *never, float factor, i64 rounds) {
     float sums[CHAINS][4] = {};
     for (i64 r = 0; r < rounds; r++)
 #pragma unroll
-        for (int i = 0; i < CHAINS; i++) multiply_add(sums[i], a, pair, pair);
+        for (int i = 0; i < CHAINS * DEPTH; i++) multiply_add(sums[i % CHAINS], a, pair, pair);
 #pragma unroll
     for (int i = 0; i < CHAINS; i++) total += sums[i][0];
 #else
@@ -29,7 +30,8 @@ KERNEL __launch_bounds__(THREADS) burn(float *never, float factor, i64 rounds) {
     for (int i = 0; i < CHAINS; i++) sums[i] = (float)i;
     for (i64 r = 0; r < rounds; r++)
 #pragma unroll
-        for (int i = 0; i < CHAINS; i++) sums[i] = fmaf(sums[i], factor, 0.5f); // tends to 1
+        for (int i = 0; i < CHAINS * DEPTH; i++) // tends to 1
+            sums[i % CHAINS] = fmaf(sums[i % CHAINS], factor, 0.5f);
 #pragma unroll
     for (int i = 0; i < CHAINS; i++) total += sums[i];
 #endif

@@ -1,5 +1,5 @@
-/* Sums of any length in double precision, in one launch: the blocks' sums meet in a fixed place, and the
- * block that is last to bring its own adds them up, in their order. */
+/* Sums of any length in double precision, in one launch: the blocks' sums meet in a fixed place,
+ * and the block that is last to bring its own adds them up, in their order. */
 #include "numbers.h"
 
 namespace {
@@ -30,7 +30,8 @@ template <bool SQUARED> DEVICE double term(float x) { return SQUARED ? (double)x
 
 /* out[0] = sum/divisor of inp, or of its squares. */
 template <bool SQUARED, typename Out>
-KERNEL __launch_bounds__(THREADS) reduce(Out *out, const float *inp, i64 n, double divisor) {
+KERNEL __launch_bounds__(THREADS)
+reduce(Out *out, const float *inp, i64 n, double divisor) {
     const i64 thread = (i64)blockIdx.x * THREADS + threadIdx.x, threads = (i64)gridDim.x * THREADS;
     const i64 packs = n / SIZE;
     double sums[LOADS] = {};
@@ -38,7 +39,8 @@ KERNEL __launch_bounds__(THREADS) reduce(Out *out, const float *inp, i64 n, doub
         Pack<float> batch[LOADS] = {};
 #pragma unroll
         for (int k = 0; k < LOADS; k++)
-            if (first + k * threads < packs) batch[k] = load_pack(inp + (first + k * threads) * SIZE);
+            if (first + k * threads < packs)
+                batch[k] = load_pack(inp + (first + k * threads) * SIZE);
 #pragma unroll
         for (int k = 0; k < LOADS; k++)
 #pragma unroll
@@ -64,13 +66,16 @@ KERNEL __launch_bounds__(THREADS) reduce(Out *out, const float *inp, i64 n, doub
     brought = 0;
 }
 
-template <bool SQUARED, typename Out> void reduce_all(Out *out, const float *inp, i64 n, double divisor) {
+template <bool SQUARED, typename Out>
+void reduce_all(Out *out, const float *inp, i64 n, double divisor) {
     const i64 blocks = min(ceil_div(n, THREADS * LOADS * SIZE), (i64)MOST_BLOCKS);
     launch(reduce<SQUARED, Out>, dim3((u32)blocks), THREADS, 0, out, inp, n, divisor);
 }
 
 } // namespace
 
-void mean_forward(float *out, const float *inp, i64 n) { reduce_all<false>(out, inp, n, (double)n); }
+void mean_forward(float *out, const float *inp, i64 n) {
+    reduce_all<false>(out, inp, n, (double)n);
+}
 
 void squared_norm(double *out, const float *inp, i64 n) { reduce_all<true>(out, inp, n, 1.0); }
