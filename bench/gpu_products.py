@@ -1,0 +1,78 @@
+"""Which of cuBLASLt's algorithms makes each product of GPT-2's training step, and how fast: asks the
+CUDA library for all of them once, on random numbers, and prints its report.
+
+    python3 bench/gpu_products.py [CHANNELS [BATCH]]    768 32
+"""
+
+import ctypes
+import glob
+import os
+import sys
+
+import torch
+
+T, PADDED_V = 1024, 50304
+
+
+def newest(*patterns):
+    found = [path for pattern in patterns for path in glob.glob(os.path.expanduser(pattern))]
+    if not found:
+        sys.exit(f"gpu_products.py: there is no {' or '.join(patterns)}")
+    return max(found, key=os.path.getmtime)
+
+
+def open_library():
+    library = ctypes.CDLL(newest("build/*/native/libllm-cuda.so", "~/.cache/llm/*/libllm-cuda.so"))
+    wheels = os.path.dirname(os.path.dirname(torch.__file__))
+    cublaslt = newest(f"{wheels}/nvidia/c*/lib/libcublasLt.so.1?", "/usr/local/cuda*/lib64/libcublasLt.so.1?")
+    if library.device_open(0, cublaslt.encode()):
+        said = ctypes.create_string_buffer(256)
+        library.device_message(said, 256)
+        sys.exit(f"gpu_products.py: {said.value.decode()}")
+    return library
+
+
+def main():
+    C, B = (int(given) for given in (sys.argv[1:] + ["768", "32"][len(sys.argv) - 1 :])[:2])
+    N, rows = B * T, min(B * T, 8192)  # a classifier's rows at once
+    library = open_library()
+    torch.manual_seed(0)
+
+    def numbers(*shape, dtype=torch.bfloat16):
+        return torch.randn(*shape, device="cuda", dtype=dtype) * 0.02
+
+    def call(name, *arguments):
+        values = [ctypes.c_void_p(x.data_ptr() if torch.is_tensor(x) else None)
+                  if x is None or torch.is_tensor(x) else ctypes.c_int(x) for x in arguments]
+        getattr(library, f"{name}_bf16")(*values)
+
+    layers = [  # inputs, outputs; a GELU behind it, a residual added, the input a GELU's result
+        (C, 3 * C, False, False, False, N),
+        (C, C, False, True, False, N),
+        (C, 4 * C, True, False, False, N),
+        (4 * C, C, False, True, True, N),
+        (C, PADDED_V, False, False, False, rows),
+    ]
+    for inputs, outputs, gelu, residual, after_gelu, N in layers:
+        is_head = outputs == PADDED_V
+        inp, out, weight = numbers(N, inputs), numbers(N, outputs), numbers(outputs, inputs)
+        bias = None if is_head else numbers(outputs)
+        pre = numbers(N, outputs) if gelu else None
+        added = numbers(N, outputs) if residual else None
+        before = numbers(N, inputs) if after_gelu else None
+        dweight = numbers(outputs, inputs, dtype=torch.float32)
+        dbias = None if is_head else numbers(outputs, dtype=torch.float32)
+        torch.cuda.synchronize()
+        call("matmul_forward", out, pre, inp, weight, bias, added, None, N, inputs, outputs)
+        call("matmul_backward_input", inp, out, weight, before, N, inputs, outputs, 0)
+        for accumulate in 0, 1:
+            call("matmul_backward_weight", dweight, dbias, out, inp, None, N, inputs, outputs, accumulate)
+        if library.device_wait():
+            print(f"{inputs} → {outputs} failed")
+
+    text = ctypes.create_string_buffer(1 << 16)
+    library.product_report(text, len(text))
+    print(text.value.decode().rstrip())
+
+
+main()
