@@ -1,5 +1,6 @@
 """Which of cuBLASLt's algorithms makes each product of GPT-2's training step, and how fast: asks the
-CUDA library for all of them once, on random numbers, and prints its report.
+CUDA library for all of them once, on random numbers, and prints its report; before it what is further
+from PyTorch's products in f32 than the rounding to bf16 explains.
 
     python3 bench/gpu_products.py [CHANNELS [BATCH]]    768 32
 """
@@ -10,6 +11,7 @@ import os
 import sys
 
 import torch
+from torch.nn import functional as F
 
 T, PADDED_V = 1024, 50304
 
@@ -38,8 +40,16 @@ def main():
     library = open_library()
     torch.manual_seed(0)
 
-    def numbers(*shape, dtype=torch.bfloat16):
-        return torch.randn(*shape, device="cuda", dtype=dtype) * 0.02
+    def numbers(*shape):
+        return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+    def nothing(like):
+        return torch.full_like(like, float("nan"))
+
+    def compare(what, got, expected):
+        error = ((got.float() - expected).norm() / expected.norm()).item()
+        if not error < 0.01:
+            print(f"{what} is off by {error:.2g} of its norm")
 
     def call(name, *arguments):
         values = [ctypes.c_void_p(x.data_ptr() if torch.is_tensor(x) else None)
@@ -55,20 +65,37 @@ def main():
     ]
     for inputs, outputs, gelu, residual, after_gelu, N in layers:
         is_head = outputs == PADDED_V
-        inp, out, weight = numbers(N, inputs), numbers(N, outputs), numbers(outputs, inputs)
+        inp, dout, weight = numbers(N, inputs), numbers(N, outputs), numbers(outputs, inputs)
         bias = None if is_head else numbers(outputs)
-        pre = numbers(N, outputs) if gelu else None
         added = numbers(N, outputs) if residual else None
         before = numbers(N, inputs) if after_gelu else None
-        dweight = numbers(outputs, inputs, dtype=torch.float32)
-        dbias = None if is_head else numbers(outputs, dtype=torch.float32)
+        out, dinp, dweight = nothing(dout), nothing(inp), nothing(weight.float())
+        pre = nothing(dout) if gelu else None
+        dbias = None if is_head else nothing(bias.float())
         torch.cuda.synchronize()
         call("matmul_forward", out, pre, inp, weight, bias, added, None, N, inputs, outputs)
-        call("matmul_backward_input", inp, out, weight, before, N, inputs, outputs, 0)
+        call("matmul_backward_input", dinp, dout, weight, before, N, inputs, outputs, 0)
         for accumulate in 0, 1:
-            call("matmul_backward_weight", dweight, dbias, out, inp, None, N, inputs, outputs, accumulate)
+            call("matmul_backward_weight", dweight, dbias, dout, inp, None, N, inputs, outputs, accumulate)
         if library.device_wait():
-            print(f"{inputs} → {outputs} failed")
+            sys.exit(f"gpu_products.py: {inputs} to {outputs} failed")
+
+        made = f"{inputs} to {outputs}:"
+        linear = F.linear(inp.float(), weight.float(), None if is_head else bias.float())
+        through = F.gelu(linear, approximate="tanh") if gelu else linear
+        compare(f"{made} out", out, through + added.float() if residual else through)
+        if gelu:
+            compare(f"{made} pre", pre, linear)
+        del linear, through
+        expected = dout.float() @ weight.float()
+        if after_gelu:
+            at = before.float().requires_grad_()
+            F.gelu(at, approximate="tanh").backward(expected)
+            expected = at.grad
+        compare(f"{made} dinp", dinp, expected)
+        compare(f"{made} dweight", dweight, 2 * dout.float().T @ inp.float())  # added up twice
+        if dbias is not None:
+            compare(f"{made} dbias", dbias, 2 * dout.float().sum(0))
 
     text = ctypes.create_string_buffer(1 << 16)
     library.product_report(text, len(text))
