@@ -1,9 +1,9 @@
-/* The tensor cores' products of bf16, the loads that feed them, and copies into shared memory that run
- * beside the arithmetic (all sm_80): one instruction each, under a plain name.
+/* The tensor cores' products of bf16, the loads that feed them, and copies into shared memory that
+ * run beside the arithmetic (all sm_80): one instruction each, under a plain name.
  *
- * A product is out (16,8) f32 += a (16,16) · b (16,8). Of each operand a lane holds pairs of neighbours
- * (a u32: the first in the lower half), with g = lane/4 and c = lane%4·2:
- *   a[0] row g, columns c, c+1; a[1] row g+8; a[2] row g, columns c+8, c+9; a[3] row g+8, those columns
+ * A product is out (16,8) f32 += a (16,16) · b (16,8). Of each operand a lane holds pairs of
+ * neighbours (a u32: the first in the lower half), with g = lane/4 and c = lane%4·2:
+ *   a[0] row g, columns c, c+1; a[1] row g+8; a[2], a[3] the same rows, columns c+8, c+9
  *   b0 rows c, c+1 of column g; b1 rows c+8, c+9
  *   out[0], out[1] row g, columns c, c+1; out[2], out[3] row g+8
  * So the sums of two products side by side are, rounded, the a of a next one. */
@@ -17,8 +17,8 @@
 #else
 
 DEVICE void multiply_add(float (&out)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(out[0]), "+f"(out[1]), "+f"(out[2]), "+f"(out[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -65,7 +65,7 @@ DEVICE u32 narrow_pair(float first, float second) {
     return pair;
 }
 
-/* 2^x by the special function unit: off by 2^-22 of it at most; what f32 cannot hold in full is 0. */
+/* 2^x by the special function unit: off by 2^-22 of it at most, and 0 below 2^-126. */
 DEVICE float exp2_fast(float x) {
     float power;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));

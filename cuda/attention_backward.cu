@@ -1,0 +1,239 @@
+/* Gradients of attention by tiles. Scores and their gradients are made twice, once for gradients
+ * of queries and once for the rest: every sum has one owner, who adds its terms in order.
+ *
+ * With p the probability of the pair (query, key), and dp = dout·v:
+ *   dv += p·dout;  ds = p·(dp - delta);  dq += ds·k/sqrt(HS);  dk += ds·q/sqrt(HS)
+ * where delta, the sum of p·dp over a query's keys, is that of dout·out over its channels. */
+#include "attention.h"
+
+#ifdef LLM_BF16
+#include "attention_tiles.h"
+
+/* Where a head's numbers begin. */
+struct Head {
+    const bf16 *q, *dout, *out;
+    const float *lse;
+    float *delta;
+    int C, token; // from q to k to v; from a token to the next
+};
+
+DEVICE Head head_at(const Gradients &x, const Share &share) {
+    const int C = x.NH * x.HS, channel = share.h * x.HS;
+    const i64 row = (i64)share.b * x.T;
+    const i64 at = row * 3 * C + channel, line = ((i64)share.b * x.NH + share.h) * x.T;
+    const i64 at_out = row * C + channel;
+    return {x.qkv + at, x.dout + at_out, x.out + at_out, x.lse + line, x.delta + line, C, 3 * C};
+}
+
+/* A score becomes the probability, the gradient of that the gradient of the score. */
+DEVICE void differentiate(float &p, float &ds, float scale, float lse, float delta) {
+    p = exp2_fast(fmaf(p, scale, -lse));
+    ds = p * (ds - delta);
+}
+
+/* The sums over the channels of rows that are operands, times those of a tile. */
+template <int D, int TILES>
+DEVICE void sum_of_products(float (&sums)[TILES][2], const u32 (&a)[TILES][D / 16][4],
+                            const bf16 *rows) {
+    u32 b[TILES][D / 16][4];
+    load_operands<D, TILES>(b, rows);
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) { // 8 rows further on are the odd registers
+            float sum = 0;
+#pragma unroll
+            for (int d = 0; d < D / 16; d++)
+#pragma unroll
+                for (int j = i; j < 4; j += 2) {
+                    sum = fmaf(first_of(a[t][d][j]), first_of(b[t][d][j]), sum);
+                    sum = fmaf(second_of(a[t][d][j]), second_of(b[t][d][j]), sum);
+                }
+            sums[t][i] = sum_of_four(sum);
+        }
+}
+
+/* Rows that pass by a block at a time, and those whose scores a warp makes at a time. */
+template <int D> constexpr int PASSING = D <= 64 ? 64 : 32;
+constexpr int STEP = 16;
+
+/* Of a block of queries. */
+template <int D> constexpr int QUERY_TILES = D <= 64 ? 2 : 1;
+
+template <int D>
+KERNEL __launch_bounds__(THREADS, 2) backward_queries(Gradients x) {
+    constexpr int TILES = QUERY_TILES<D>, OWN = TILES * 16, QUERIES = WARPS * OWN;
+    constexpr int KEYS = PASSING<D>, SIZE = KEYS * ROW<D>;
+    DYNAMIC_SHARED(bf16, queries);
+    bf16 *const douts = queries + QUERIES * ROW<D>, *const keys = douts + QUERIES * ROW<D>;
+    bf16 *const values = keys + 2 * SIZE;
+    const int T = x.T, HS = x.HS, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const Share share =
+        share_of(blockIdx.x, (T + QUERIES - 1) / QUERIES, QUERIES, x.B * x.NH, x.NH, true);
+    const Head head = head_at(x, share);
+    const bf16 *const k = head.q + head.C, *const v = k + head.C;
+    const int seen = min(T, share.first + QUERIES); // keys
+
+    load_rows<D>(queries, QUERIES, head.q, head.token, share.first, T, HS);
+    load_rows<D>(douts, QUERIES, head.dout, head.C, share.first, T, HS);
+    bf16 *const outs = keys; // until the keys come
+    static_assert(2 * KEYS == QUERIES, "room for out");
+    load_rows<D>(outs, QUERIES, head.out, head.C, share.first, T, HS);
+    commit_copies();
+    load_rows<D>(values, KEYS, v, head.token, 0, T, HS);
+    commit_copies();
+    wait_copies<1>();
+    __syncthreads();
+    const int first = share.first + warp * OWN; // the warp's first query
+    bf16 *const own = queries + warp * OWN * ROW<D>;
+    u32 q[TILES][D / 16][4], dout[TILES][D / 16][4];
+    load_operands<D, TILES>(q, own);
+    load_operands<D, TILES>(dout, douts + warp * OWN * ROW<D>);
+    float lse[TILES][2], delta[TILES][2], dq[TILES][D / 8][4] = {};
+    sum_of_products<D, TILES>(delta, dout, outs + warp * OWN * ROW<D>);
+    __syncthreads();
+    load_rows<D>(keys, KEYS, k, head.token, 0, T, HS);
+    commit_copies();
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int query = first + t * 16 + i * 8 + lane / 4;
+            lse[t][i] = query < T ? head.lse[query] * LOG2E : 0.f;
+            if (lane % 4 == 0 && query < T) head.delta[query] = delta[t][i];
+        }
+
+    for (int tile = 0, stage = 0; tile < seen; tile += KEYS, stage ^= 1) {
+        wait_copies<0>();
+        __syncthreads();
+        const int next = tile + KEYS;
+        if (next < seen) {
+            const int other = (stage ^ 1) * SIZE;
+            load_rows<D>(keys + other, KEYS, k, head.token, next, T, HS);
+            load_rows<D>(values + other, KEYS, v, head.token, next, T, HS);
+        }
+        commit_copies();
+#pragma unroll 1
+        for (int key = tile; key < next && key < first + OWN; key += STEP) {
+            const int at = stage * SIZE + (key - tile) * ROW<D>;
+            float p[TILES][STEP / 8][4], ds[TILES][STEP / 8][4];
+            dot_rows<D, STEP, TILES>(p, q, keys + at);
+            dot_rows<D, STEP, TILES>(ds, dout, values + at);
+            if (key + STEP - 1 > first) hide<STEP, TILES>(p, first - key, true);
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        differentiate(p[t][n][i], ds[t][n][i], x.scale, lse[t][i / 2],
+                                      delta[t][i / 2]);
+            add_rows<D, STEP, TILES>(dq, ds, keys + at);
+        }
+    }
+    bf16 *const dq_rows = x.dqkv + (head.q - x.qkv) + (i64)first * head.token;
+    float scales[TILES][2];
+    for (int t = 0; t < TILES; t++) scales[t][0] = scales[t][1] = x.scale * LN2;
+    if (first < T)
+        store_rows<D, TILES>(dq_rows, head.token, T - first, HS, own, dq, scales);
+}
+
+/* Of a block of keys and their values: what passes by are the queries that see them. */
+template <int D>
+KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
+    constexpr int OWN = 16, KEYS = WARPS * OWN, QUERIES = PASSING<D>, SIZE = QUERIES * ROW<D>;
+    constexpr int STEP = 16;
+    DYNAMIC_SHARED(bf16, keys);
+    bf16 *const values = keys + KEYS * ROW<D>, *const queries = values + KEYS * ROW<D>;
+    bf16 *const douts = queries + 2 * SIZE;
+    float *const numbers = reinterpret_cast<float *>(douts + 2 * SIZE); // lse, delta, of each stage
+    const int T = x.T, HS = x.HS, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const Share share =
+        share_of(blockIdx.x, (T + KEYS - 1) / KEYS, KEYS, x.B * x.NH, x.NH, false);
+    const Head head = head_at(x, share);
+
+    // A thread fetches one number of a query for each tile, or none.
+    const bool has_number = threadIdx.x < 2 * QUERIES;
+    const float *const number_at = threadIdx.x < QUERIES ? head.lse : head.delta;
+    const auto number_of = [&](int tile) {
+        const int query = tile + threadIdx.x % QUERIES;
+        return query < T ? number_at[query] * (threadIdx.x < QUERIES ? LOG2E : 1) : 0.f;
+    };
+    load_rows<D>(keys, KEYS, head.q + head.C, head.token, share.first, T, HS);
+    load_rows<D>(values, KEYS, head.q + 2 * head.C, head.token, share.first, T, HS);
+    commit_copies();
+    const int begin = share.first / QUERIES * QUERIES;
+    load_rows<D>(queries, QUERIES, head.q, head.token, begin, T, HS);
+    load_rows<D>(douts, QUERIES, head.dout, head.C, begin, T, HS);
+    commit_copies();
+    if (has_number) numbers[threadIdx.x] = number_of(begin);
+    wait_copies<1>();
+    __syncthreads();
+    const int first = share.first + warp * OWN; // the warp's first key
+    u32 k[1][D / 16][4], v[1][D / 16][4];
+    load_operands<D, 1>(k, keys + warp * OWN * ROW<D>);
+    load_operands<D, 1>(v, values + warp * OWN * ROW<D>);
+    float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};
+
+    for (int tile = begin, stage = 0; tile < T; tile += QUERIES, stage ^= 1) {
+        wait_copies<0>();
+        __syncthreads();
+        const int next = tile + QUERIES, other = (stage ^ 1) * SIZE;
+        float number = 0; // stored at the end: who waits for it then has waited long enough
+        if (next < T) {
+            load_rows<D>(queries + other, QUERIES, head.q, head.token, next, T, HS);
+            load_rows<D>(douts + other, QUERIES, head.dout, head.C, next, T, HS);
+            number = number_of(next);
+        }
+        commit_copies();
+#pragma unroll 1
+        for (int query = tile; query < next; query += STEP) {
+            if (query + STEP <= first || query >= T) continue;
+            const int at = stage * SIZE + (query - tile) * ROW<D>;
+            const float *const lse = numbers + stage * 2 * QUERIES + query - tile + lane % 4 * 2;
+            const float *const delta = lse + QUERIES;
+            float p[1][STEP / 8][4], ds[1][STEP / 8][4];
+            dot_rows<D, STEP, 1>(p, k, queries + at);
+            dot_rows<D, STEP, 1>(ds, v, douts + at);
+            if (query < first + OWN - 1) hide<STEP, 1>(p, first - query, false);
+#pragma unroll
+            for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    differentiate(p[0][n][i], ds[0][n][i], x.scale, lse[n * 8 + i % 2],
+                                  delta[n * 8 + i % 2]);
+            add_rows<D, STEP, 1>(dv, p, douts + at);
+            add_rows<D, STEP, 1>(dk, ds, queries + at);
+        }
+        if (has_number && next < T) numbers[(stage ^ 1) * 2 * QUERIES + threadIdx.x] = number;
+    }
+    if (first >= T) return;
+    const float scales[1][2] = {{x.scale * LN2, x.scale * LN2}}, ones[1][2] = {{1, 1}};
+    bf16 *const dk_rows = x.dqkv + (head.q - x.qkv) + (i64)first * head.token + head.C;
+    store_rows<D, 1>(dk_rows, head.token, T - first, HS, keys + warp * OWN * ROW<D>, dk, scales);
+    store_rows<D, 1>(dk_rows + head.C, head.token, T - first, HS, values + warp * OWN * ROW<D>, dv,
+                     ones);
+}
+
+template <int D> static void differentiate_by_tiles(const Gradients &x) {
+    constexpr int QUERIES = WARPS * 16 * QUERY_TILES<D>, KEYS = WARPS * 16;
+    launch(backward_queries<D>, (u32)(ceil_div(x.T, QUERIES) * x.B * x.NH), THREADS,
+           (2 * QUERIES + 4 * PASSING<D>)*ROW<D> * sizeof(bf16), x);
+    launch(backward_keys<D>, (u32)(ceil_div(x.T, KEYS) * x.B * x.NH), THREADS,
+           (2 * KEYS + 4 * PASSING<D>)*ROW<D> * sizeof(bf16) + 4 * PASSING<D> * sizeof(float), x);
+}
+#endif
+
+extern "C" void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv,
+                                         const real *out, const float *lse, float *scratch, int B,
+                                         int T, int C, int NH) {
+    const int HS = C / NH;
+    const Gradients x = {dqkv, scratch, dout, qkv, out, lse, B, T, NH, HS, score_scale(HS)};
+#ifdef LLM_BF16
+    if (HS <= 32) return differentiate_by_tiles<32>(x);
+    if (HS <= 64) return differentiate_by_tiles<64>(x);
+    if (HS <= 96) return differentiate_by_tiles<96>(x);
+    if (HS <= 128) return differentiate_by_tiles<128>(x);
+#endif
+    REAL(differentiate_plainly)(x);
+}
