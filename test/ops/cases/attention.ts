@@ -184,10 +184,11 @@ const shapes: Sizes[] = [
   { B: 1, T: 19, NH: 2, HS: 255 },
   { B: 1, T: 19, NH: 1, HS: 256 },
   { B: 1, T: 19, NH: 2, HS: 257 },
-  // Whole tiles of the sizes of heads that models have.
-  { B: 1, T: 192, NH: 1, HS: 64 },
-  { B: 2, T: 64, NH: 2, HS: 64 },
-  { B: 1, T: 128, NH: 1, HS: 128 },
+  // Heads as models have them, around blocks of 64 and of 128 rows.
+  ...[63, 64, 65, 127, 128, 129, 200].flatMap((T, i) => [
+    { B: 1 + (i % 2), T, NH: 1 + ((i + 1) % 2), HS: 64 },
+    { B: 1, T, NH: 1 + (i % 2), HS: [128, 96, 40][i % 3]! },
+  ]),
 ]
 
 export const attentionCases: Case[] = [
@@ -196,9 +197,12 @@ export const attentionCases: Case[] = [
   ...[5, 64, 129].map((T) => forward({ B: 1, T, NH: 2, HS: 16 }, true, T === 64 ? 20 : 6)),
   ...HEADS.map((HS, i) => oneToken(1 + (i % 3), HS, TIMES[i]! - 1, TIMES[i]! + (i % 3))),
   oneToken(2, 257, 40, 41),
-  // Caches so long that several blocks share a head.
-  decode({ B: 3, T: 1, NH: 2, HS: 64, maxT: 1024, positions: [1023, 600, 5] }),
-  decode({ B: 1, T: 1, NH: 1, HS: 128, maxT: 2048, positions: [2000] }),
+  // Caches of more rows than one block of threads takes on, and up to the last of them.
+  ...[254, 255, 256, 511, 512, 600].map((position, i) =>
+    oneToken(1 + (i % 2), [64, 8, 13, 128, 16, 130][i]!, position, 601),
+  ),
+  decode({ B: 3, T: 1, NH: 2, HS: 20, maxT: 300, positions: [299, 0, 256] }),
+  decode({ B: 3, T: 70, NH: 2, HS: 64, maxT: 200, positions: [0, 59, 130] }),
   // Several sequences of different lengths, several new tokens each, some up to the last row.
   ...HEADS.map((HS, i) => {
     const [B, T] = [1 + (i % 4), TIMES[(i * 7) % 16]!]
