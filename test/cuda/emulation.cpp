@@ -30,7 +30,7 @@ struct Copy {
     int bytes, valid;
 };
 
-enum class State { FRESH, READY, IN_WARP_CALL, AT_BARRIER, ENDED };
+enum class State { FRESH, READY, IN_WARP_CALL, AT_BARRIER, WAITING, ENDED };
 
 struct Fiber {
     Context context;
@@ -42,6 +42,7 @@ struct Fiber {
     uint32_t mask;
     int source;
     uint64_t value;
+    const void *place; // what it waits for, if it is WAITING
     std::vector<Copy> copies;
     std::vector<size_t> groups; // the copies before each commit
 };
@@ -193,6 +194,24 @@ int barrier(int value) {
     return block_barrier.outcome;
 }
 
+void wait(const void *place) {
+    running->state = State::WAITING;
+    running->place = place;
+    set_ready(*running, false);
+    leave();
+}
+
+void wake(const void *place) {
+    for (int t = 0; t < threads; t++) {
+        Fiber &fiber = fibers[t];
+        if (fiber.state != State::WAITING || fiber.place != place) continue;
+        fiber.state = State::READY;
+        set_ready(fiber, true);
+        for (int w = 0; w < warp_count; w++)
+            if (warp_order[w] == t / LANES) ready_warps |= 1u << w;
+    }
+}
+
 static void finish_warp_call(Warp &warp, Fiber *lanes, uint32_t mask, Call call) {
     uint32_t ballot = 0;
     for (int i = 0; i < LANES; i++) {
@@ -280,10 +299,11 @@ static void prepare_block() {
 
 /* Says who waits for whom when no fiber can go on. */
 static void describe_wait() {
-    int at_barrier = 0, in_call = 0, missing = -1;
+    int at_barrier = 0, in_call = 0, waiting = 0, missing = -1;
     Fiber *caller = nullptr;
     for (int t = 0; t < threads; t++) {
         if (fibers[t].state == State::AT_BARRIER) at_barrier++;
+        if (fibers[t].state == State::WAITING) waiting++;
         if (fibers[t].state == State::IN_WARP_CALL) in_call++, caller = &fibers[t];
     }
     if (caller) {
@@ -291,9 +311,13 @@ static void describe_wait() {
         missing = absent ? __builtin_ctz(absent) : -1;
         snprintf(failure, sizeof failure,
                  "thread %d of block %d,%d,%d waits in a warp-wide call that lane %d never makes "
-                 "(in the block %d in such calls, %d at a barrier, %d ended)",
+                 "(in the block %d in such calls, %d at a barrier, %d at one of theirs, %d ended)",
                  caller->thread, blockIdx.x, blockIdx.y, blockIdx.z, missing, in_call, at_barrier,
-                 ended);
+                 waiting, ended);
+    } else if (waiting) {
+        snprintf(failure, sizeof failure,
+                 "%d of %d threads of block %d,%d,%d wait at an mbarrier whose phase never ends",
+                 waiting, threads, blockIdx.x, blockIdx.y, blockIdx.z);
     } else {
         snprintf(failure, sizeof failure,
                  "%d of %d threads of block %d,%d,%d wait at a barrier that the others never reach",

@@ -55,6 +55,10 @@ int lane();
 /* Waits for the whole block; gives how many threads' value was not 0. */
 int barrier(int value);
 
+/* Waits until somebody wakes those who wait for that place. */
+void wait(const void *place);
+void wake(const void *place);
+
 char *dynamic_shared();
 /* Queues a grid; `thread` is what each thread runs. */
 cudaError_t launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread);

@@ -1,0 +1,106 @@
+/* What the attention kernels for Hopper share: blocks of W warpgroups, each with 64 rows of its own, past
+ * which tiles of other rows stream; one warpgroup more, of which a thread tells the copy engine what to
+ * fetch. Registers go to those that compute. */
+#ifndef LLM_ATTENTION_HOPPER_H
+#define LLM_ATTENTION_HOPPER_H
+
+#include "attention.h"
+#include "hopper.h"
+
+// Elsewhere than on sm_90a the kernels are empty, and nobody launches them.
+#if defined LLM_EMULATED || defined __CUDA_ARCH_FEAT_SM90_ALL
+#define HAS_WARPGROUPS 1
+#endif
+
+constexpr int GROUP = 4 * WARP, GROUP_ROWS = 64;
+/* A block of W groups and the copying one starts with 4·128 threads of 128 registers, or 3·128 of 168,
+ * and shares them out anew. */
+template <int W> constexpr int REGISTERS = W == 3 ? 160 : 240;
+template <int W> constexpr int COPYING_REGISTERS = W == 3 ? 32 : 24;
+template <int W> constexpr int THREADS = (W + 1) * GROUP;
+/* As many groups as there are registers for, where D channels of sums take D/2 a thread. */
+template <int D> constexpr int GROUPS = D == 64 ? 3 : 2;
+
+/* Tiles of two tensors on their way: `full` when one has come, `empty` when all have read it. */
+template <int STAGES> struct Ring {
+    Barrier full[2][STAGES], empty[2][STAGES];
+};
+
+/* By one thread, before a barrier of the block. A tile is full after `arrivals` and its bytes. */
+template <int STAGES> DEVICE void ring_init(Ring<STAGES> &ring, int arrivals, int groups) {
+    for (int which = 0; which < 2; which++)
+        for (int stage = 0; stage < STAGES; stage++) {
+            barrier_init(&ring.full[which][stage], arrivals);
+            barrier_init(&ring.empty[which][stage], groups * GROUP / WARP);
+        }
+}
+template <int STAGES> DEVICE void await_full(Ring<STAGES> &ring, int which, int tile) {
+    barrier_wait(&ring.full[which][tile % STAGES], tile / STAGES & 1);
+}
+template <int STAGES> DEVICE void await_empty(Ring<STAGES> &ring, int which, int tile) {
+    barrier_wait(&ring.empty[which][tile % STAGES], tile / STAGES & 1 ^ 1);
+}
+/* By every warp that has read a tile. */
+template <int STAGES> DEVICE void release(Ring<STAGES> &ring, int which, int tile) {
+    if (threadIdx.x % WARP == 0) barrier_arrive(&ring.empty[which][tile % STAGES]);
+}
+
+/* Starts to copy a tile: `height` rows of D channels from `row` and `channel` on. */
+template <int D>
+DEVICE void fetch(bf16 *tile, int height, const TensorMap &map, Barrier *full, int channel, int row,
+                  int b) {
+    for (int half = 0; half < D / 64; half++)
+        for (int part = 0; part < height; part += GROUP_ROWS)
+            copy_tile(tile + half * height * 64 + part * 64, &map, full, channel + half * 64,
+                      row + part, b);
+}
+
+/* out = rows of `a` times rows of `b`: a group's 64 rows of a tile, N rows of another. */
+template <int D, int N>
+DEVICE void dot_tiles(float (&out)[N / 8][4], const bf16 *a, int height, const bf16 *b) {
+#pragma unroll
+    for (int k = 0; k < D / 16; k++)
+        multiply_rows<N>(out, along_rows(a, height, k), along_rows(b, N, k), k > 0);
+}
+
+/* out += weights·rows of a tile of N. */
+template <int D, int N>
+DEVICE void add_tile(float (&out)[D / 8][4], const u32 (&weights)[N / 16][4], const bf16 *tile) {
+#pragma unroll
+    for (int k = 0; k < N / 16; k++) add_weighted<D>(out, weights[k], across_rows(tile, N, k));
+}
+
+/* A product's result, rounded, as the left operand of the next. */
+template <int N> DEVICE void to_operand(u32 (&to)[N / 16][4], const float (&from)[N / 8][4]) {
+#pragma unroll
+    for (int n = 0; n < N / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            to[n / 2][n % 2 * 2 + i] = narrow_pair(from[n][2 * i], from[n][2 * i + 1]);
+}
+
+/* Writes a lane's share of (64,D) sums, times a factor for each of its two rows, to the rows below T;
+ * `row` is its first. */
+template <int D>
+DEVICE void store_sums(bf16 *to, i64 stride, int row, int T, const float (&sums)[D / 8][4],
+                       float first, float second) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (row + i * 8 >= T) continue;
+        bf16 *const at = to + (row + i * 8) * stride + threadIdx.x % 4 * 2;
+        const float factor = i ? second : first;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+            *reinterpret_cast<u32 *>(at + n * 8) =
+                narrow_pair(sums[n][2 * i] * factor, sums[n][2 * i + 1] * factor);
+    }
+}
+
+/* A group's first row of those that its block has from `first` on, and the first of a lane's two, the
+ * other being 8 below. */
+DEVICE int group_row(int first) { return first + (int)threadIdx.x / GROUP * GROUP_ROWS; }
+DEVICE int lane_row(int group) {
+    return group + (int)threadIdx.x % GROUP / WARP * 16 + (int)threadIdx.x % WARP / 4;
+}
+
+#endif

@@ -1,0 +1,220 @@
+/* Hopper's way to feed its tensor cores (sm_90a): products of a whole warpgroup, four warps that begin at
+ * a multiple of four, straight from shared memory, which the copy engine fills by tiles beside them.
+ *
+ * A tile is `height` rows of D channels of bf16, D = 64 or 128: one half of 64 channels after the other,
+ * rows of 128 bytes, in which the 16 bytes at place i lie at i ^ row%8 (the engine's swizzle of 128
+ * bytes), so that neither rows nor columns meet in one bank. It lies on 1024 bytes.
+ *
+ * A product is out (64,N) f32 += a (64,16)·b (16,N). Warp w of the four holds rows 16·w..16·w+15 of out,
+ * and of an `a` in registers, as mma.h says of a warp's 16 rows.
+ *
+ * Products and copies run on by themselves: between start_products and wait_products<0>, registers of
+ * out and a stay untouched, and shared memory as it is. */
+#ifndef LLM_HOPPER_H
+#define LLM_HOPPER_H
+
+#include "mma.h"
+
+bool has_warpgroups();
+
+#ifdef LLM_EMULATED
+#include "../test/cuda/hopper.h"
+#else
+#include <cuda.h>
+
+typedef CUtensorMap TensorMap;
+typedef unsigned long long Operand; // a descriptor of the PTX manual, "matrix descriptor"
+
+/* Columns 16·k..16·k+15 of a tile's rows, as rows of a or columns of b. */
+DEVICE Operand along_rows(const bf16 *tile, int height, int k) {
+    const u32 at = shared_address(tile) + (u32)(k / 4 * height * 128 + k % 4 * 32);
+    return (Operand)(at >> 4) | 1ull << 16 | (Operand)(1024 >> 4) << 32 | 1ull << 62;
+}
+
+/* Rows 16·k..16·k+15 of a tile, as the rows of b. */
+DEVICE Operand across_rows(const bf16 *tile, int height, int k) {
+    const u32 at = shared_address(tile) + (u32)(k * 16 * 128);
+    return (Operand)(at >> 4) | (Operand)(height * 128 >> 4) << 16 | (Operand)(1024 >> 4) << 32 |
+           1ull << 62;
+}
+
+/* out = or += a·b, both along rows. */
+template <int N>
+__device__ __forceinline__ void multiply_rows(float (&out)[N / 8][4], Operand a, Operand b, bool add);
+/* out += a·b, b across rows. */
+template <int N>
+__device__ __forceinline__ void add_weighted(float (&out)[N / 8][4], const u32 (&a)[4], Operand b);
+
+template <>
+__device__ __forceinline__ void multiply_rows<64>(float (&out)[8][4], Operand a, Operand b, bool add) {
+    asm volatile(
+        "{.reg .pred add; setp.ne.b32 add, %34, 0;"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,"
+        "%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,"
+        "%24,%25,%26,%27,%28,%29,%30,%31}"
+        ", %32, %33, add, 1, 1, 0, 0;}"
+        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
+          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
+          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
+          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
+          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
+          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
+          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
+          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3])
+        : "l"(a), "l"(b), "r"((int)add));
+}
+
+template <>
+__device__ __forceinline__ void add_weighted<64>(float (&out)[8][4], const u32 (&a)[4], Operand b) {
+    asm volatile(
+        "{.reg .pred add; setp.eq.u32 add, 0, 0;"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,"
+        "%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,"
+        "%24,%25,%26,%27,%28,%29,%30,%31}"
+        ", {%32,%33,%34,%35}, %36, add, 1, 1, 1;}"
+        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
+          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
+          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
+          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
+          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
+          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
+          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
+          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+template <>
+__device__ __forceinline__ void multiply_rows<128>(float (&out)[16][4], Operand a, Operand b, bool add) {
+    asm volatile(
+        "{.reg .pred add; setp.ne.b32 add, %66, 0;"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,"
+        "%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,"
+        "%24,%25,%26,%27,%28,%29,%30,%31,"
+        "%32,%33,%34,%35,%36,%37,%38,%39,"
+        "%40,%41,%42,%43,%44,%45,%46,%47,"
+        "%48,%49,%50,%51,%52,%53,%54,%55,"
+        "%56,%57,%58,%59,%60,%61,%62,%63}"
+        ", %64, %65, add, 1, 1, 0, 0;}"
+        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
+          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
+          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
+          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
+          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
+          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
+          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
+          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3]),
+          "+f"(out[8][0]), "+f"(out[8][1]), "+f"(out[8][2]), "+f"(out[8][3]),
+          "+f"(out[9][0]), "+f"(out[9][1]), "+f"(out[9][2]), "+f"(out[9][3]),
+          "+f"(out[10][0]), "+f"(out[10][1]), "+f"(out[10][2]), "+f"(out[10][3]),
+          "+f"(out[11][0]), "+f"(out[11][1]), "+f"(out[11][2]), "+f"(out[11][3]),
+          "+f"(out[12][0]), "+f"(out[12][1]), "+f"(out[12][2]), "+f"(out[12][3]),
+          "+f"(out[13][0]), "+f"(out[13][1]), "+f"(out[13][2]), "+f"(out[13][3]),
+          "+f"(out[14][0]), "+f"(out[14][1]), "+f"(out[14][2]), "+f"(out[14][3]),
+          "+f"(out[15][0]), "+f"(out[15][1]), "+f"(out[15][2]), "+f"(out[15][3])
+        : "l"(a), "l"(b), "r"((int)add));
+}
+
+template <>
+__device__ __forceinline__ void add_weighted<128>(float (&out)[16][4], const u32 (&a)[4], Operand b) {
+    asm volatile(
+        "{.reg .pred add; setp.eq.u32 add, 0, 0;"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,"
+        "%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,"
+        "%24,%25,%26,%27,%28,%29,%30,%31,"
+        "%32,%33,%34,%35,%36,%37,%38,%39,"
+        "%40,%41,%42,%43,%44,%45,%46,%47,"
+        "%48,%49,%50,%51,%52,%53,%54,%55,"
+        "%56,%57,%58,%59,%60,%61,%62,%63}"
+        ", {%64,%65,%66,%67}, %68, add, 1, 1, 1;}"
+        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
+          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
+          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
+          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
+          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
+          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
+          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
+          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3]),
+          "+f"(out[8][0]), "+f"(out[8][1]), "+f"(out[8][2]), "+f"(out[8][3]),
+          "+f"(out[9][0]), "+f"(out[9][1]), "+f"(out[9][2]), "+f"(out[9][3]),
+          "+f"(out[10][0]), "+f"(out[10][1]), "+f"(out[10][2]), "+f"(out[10][3]),
+          "+f"(out[11][0]), "+f"(out[11][1]), "+f"(out[11][2]), "+f"(out[11][3]),
+          "+f"(out[12][0]), "+f"(out[12][1]), "+f"(out[12][2]), "+f"(out[12][3]),
+          "+f"(out[13][0]), "+f"(out[13][1]), "+f"(out[13][2]), "+f"(out[13][3]),
+          "+f"(out[14][0]), "+f"(out[14][1]), "+f"(out[14][2]), "+f"(out[14][3]),
+          "+f"(out[15][0]), "+f"(out[15][1]), "+f"(out[15][2]), "+f"(out[15][3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+DEVICE void start_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+/* The products since the last call become a group. */
+DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+/* Waits for all groups but the last N. */
+template <int N> DEVICE void wait_products() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+
+/* Registers a thread of this warpgroup has from here on, a multiple of 8. */
+template <int N> DEVICE void fewer_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N> DEVICE void more_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+/* A barrier whose phase ends when `arrivals` have been made and the announced bytes have come. */
+struct Barrier {
+    unsigned long long state;
+};
+DEVICE void barrier_init(Barrier *barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(arrivals)
+                 : "memory");
+}
+/* After the last init, before the block's barrier that shows them to the others. */
+DEVICE void barriers_ready() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+DEVICE void barrier_arrive(Barrier *barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+                 : "memory");
+}
+/* Arrives, and announces bytes that copies will bring. */
+DEVICE void barrier_expect(Barrier *barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
+                     shared_address(barrier)),
+                 "r"(bytes)
+                 : "memory");
+}
+/* Waits for the end of a phase: the first has parity 0, the second 1, the third 0 again. */
+DEVICE void barrier_wait(Barrier *barrier, int parity) {
+    asm volatile("{.reg .pred done;\n"
+                 "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@done bra.uni ended;\n"
+                 "bra.uni again;\n"
+                 "ended: }" ::"r"(shared_address(barrier)),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* Starts to copy 64 channels of 64 rows into shared memory, zeros for rows that do not exist; the
+ * barrier is told of 8 KB. */
+DEVICE void copy_tile(bf16 *to, const TensorMap *map, Barrier *barrier, int channel, int row, int b) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
+                 "l"(map), "r"(shared_address(barrier)), "r"(channel), "r"(row), "r"(b)
+                 : "memory");
+}
+
+/* The map of (B,T,channels) bf16 for copy_tile. False where the driver has none. */
+bool make_map(TensorMap *map, const bf16 *tensor, int channels, int T, int B);
+#endif
+
+#endif
