@@ -7,6 +7,7 @@ import { UserError } from "../src/errors.ts"
 import { type Config, preset } from "../src/model/config.ts"
 import type { Precision } from "../src/native/contract.ts"
 import { usableCores } from "../src/native/cpu.ts"
+import { openDevice } from "../src/native/device.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
 import { benchBudget } from "./budget.ts"
 import { benchKernels } from "./kernels.ts"
@@ -106,7 +107,8 @@ async function main(args: string[]): Promise<number> {
     const { warning } = await buildNative((line) => console.error(line))
     const library = (values.library as LibraryName) ?? (await bestCpuLibrary())
     if (!library) throw new UserError(`no kernel library to measure: ${warning}`)
-    const kernels = await Kernels.open(library)
+    const kernels =
+      values.library === "cuda" ? await openDevice("cuda", 0) : await Kernels.open(library)
     kernels.call("llm_threads", whole("--threads", values.threads, usableCores()))
     const text = bench
       ? bench.run({ kernels, values })

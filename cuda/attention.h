@@ -45,6 +45,10 @@ void REAL(attend)(const Attention &x);
 void REAL(attend_plainly)(const Attention &x);
 void REAL(differentiate_plainly)(const Gradients &x);
 
+/* The same on a Hopper GPU, for heads of 64 or 128 channels; false elsewhere, with nothing done. */
+bool attention_forward_hopper(bf16 *out, float *lse, const bf16 *qkv, int B, int T, int NH, int HS);
+bool differentiate_hopper(const Gradients &x);
+
 /* One block's share: rows of one head from `first` on. */
 struct Share {
     int first, b, h;

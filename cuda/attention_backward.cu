@@ -230,6 +230,7 @@ extern "C" void REAL(attention_backward)(real *dqkv, const real *dout, const rea
     const int HS = C / NH;
     const Gradients x = {dqkv, scratch, dout, qkv, out, lse, B, T, NH, HS, score_scale(HS)};
 #ifdef LLM_BF16
+    if (differentiate_hopper(x)) return;
     if (HS <= 32) return differentiate_by_tiles<32>(x);
     if (HS <= 64) return differentiate_by_tiles<64>(x);
     if (HS <= 96) return differentiate_by_tiles<96>(x);

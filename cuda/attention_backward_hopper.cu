@@ -1,9 +1,7 @@
 /* attention_backward for Hopper, in two kernels that need no sums across blocks: one owns keys, past
  * which queries stream, for dk and dv; one owns queries, past which keys stream, for dq. Both make the
  * probabilities again. */
-#include "attention.h"
-
-#ifdef LLM_BF16
+#define LLM_BF16 // the only kind
 #include "attention_hopper.h"
 
 constexpr int TILE = 64; // rows that stream past at a time
@@ -238,4 +236,3 @@ bool differentiate_hopper(const Gradients &x) {
     if (!has_warpgroups()) return false;
     return x.HS == 64 ? differentiate<64>(x) : x.HS == 128 && differentiate<128>(x);
 }
-#endif

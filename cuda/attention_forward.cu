@@ -139,6 +139,9 @@ void REAL(attend)(const Attention &x) {
 
 extern "C" void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int T, int C,
                                         int NH) {
+#ifdef LLM_BF16
+    if (attention_forward_hopper(out, lse, qkv, B, T, NH, C / NH)) return;
+#endif
     const int token = 3 * C;
     const i64 sequence = (i64)T * token;
     const Rows q = {qkv, sequence, token}, k = {qkv + C, sequence, token};

@@ -1,8 +1,6 @@
 /* attention_forward for Hopper: while the tensor cores take one tile's probabilities times values, the
  * next tile's scores are made, and become probabilities (Shah et al. 2024). */
-#include "attention.h"
-
-#ifdef LLM_BF16
+#define LLM_BF16 // the only kind
 #include "attention_hopper.h"
 
 constexpr int KEYS = 128, STAGES = 2;
@@ -170,4 +168,3 @@ bool attention_forward_hopper(bf16 *out, float *lse, const bf16 *qkv, int B, int
     if (HS == 128) return forward<128>(out, lse, qkv, B, T, NH);
     return false;
 }
-#endif
