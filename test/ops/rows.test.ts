@@ -1,6 +1,7 @@
 // What the kernels that a sampler calls promise: a row has the same bits whatever else is in the batch.
 
 import { describe, expect, test } from "bun:test"
+import { openCuda } from "../cuda/library.ts"
 import { heading, reference, type Tested, testedLibraries } from "../libraries.ts"
 import { NULL, overwritten, scratch, updated } from "./case.ts"
 import { Random } from "./random.ts"
@@ -84,6 +85,27 @@ function attend(call: Call, NH: number, C: number, pieces: number[], isTogether:
   return bitsOf(Float32Array.from([...out, ...kcache, ...vcache]))
 }
 
+function testAttention(call: Call) {
+  test.each([
+    [1, 5],
+    [3, 48],
+    [2, 34],
+    [2, 128],
+    [3, 195],
+    [1, 257],
+  ])(
+    "in attention of %p heads over %p channels",
+    (NH, C) => {
+      const ones = new Array<number>(7).fill(1)
+      expect(attend(call, NH, C, ones, true)).toEqual(attend(call, NH, C, ones, false))
+      const whole = attend(call, NH, C, [70], true)
+      expect(attend(call, NH, C, [2, 33, 35], false)).toEqual(whole)
+      expect(attend(call, NH, C, [63, 7], true)).toEqual(whole)
+    },
+    TIMEOUT_MS,
+  )
+}
+
 const own: Tested = { name: "reference", kernels: reference, withBf16: true }
 for (const library of [own, ...(await testedLibraries())]) {
   const { kernels, withBf16 } = library
@@ -134,19 +156,21 @@ for (const library of [own, ...(await testedLibraries())]) {
         }
       })
 
-      test.each([
-        [1, 5],
-        [3, 48],
-        [2, 34],
-        [3, 195],
-        [1, 257],
-      ])("in attention of %p heads over %p channels", (NH, C) => {
-        const ones = new Array<number>(7).fill(1)
-        expect(attend(call, NH, C, ones, true)).toEqual(attend(call, NH, C, ones, false))
-        const whole = attend(call, NH, C, [70], true)
-        expect(attend(call, NH, C, [2, 33, 35], false)).toEqual(whole)
-        expect(attend(call, NH, C, [63, 7], true)).toEqual(whole)
-      })
+      testAttention(call)
     })
   }
+}
+
+// Of the CUDA library, attention alone promises it for any number of rows.
+const cuda = await openCuda()
+const gpu = "library" in cuda ? cuda.library : undefined
+for (const kind of ["", "_bf16"]) {
+  const title = gpu ? gpu.name : `skipped: ${"reason" in cuda && cuda.reason}`
+  describe.skipIf(!gpu)(`CUDA${kind} (${title}): a row has the same bits`, () => {
+    testAttention((kernel, args) => {
+      const { outputs, damage } = runKernel(gpu!, `${kernel}${kind}`, args)
+      expect(damage).toEqual([])
+      return outputs as Record<string, Float32Array>
+    })
+  })
 }
