@@ -74,13 +74,13 @@ KERNEL __launch_bounds__(THREADS, 2) backward_queries(Gradients x) {
     const bf16 *const k = head.q + head.C, *const v = k + head.C;
     const int seen = min(T, share.first + QUERIES); // keys
 
-    load_rows<D>(queries, QUERIES, head.q, head.token, share.first, T, HS);
-    load_rows<D>(douts, QUERIES, head.dout, head.C, share.first, T, HS);
+    load_rows<D, QUERIES>(queries, head.q, head.token, share.first, T, HS);
+    load_rows<D, QUERIES>(douts, head.dout, head.C, share.first, T, HS);
     bf16 *const outs = keys; // until the keys come
     static_assert(2 * KEYS == QUERIES, "room for out");
-    load_rows<D>(outs, QUERIES, head.out, head.C, share.first, T, HS);
+    load_rows<D, QUERIES>(outs, head.out, head.C, share.first, T, HS);
     commit_copies();
-    load_rows<D>(values, KEYS, v, head.token, 0, T, HS);
+    load_rows<D, KEYS>(values, v, head.token, 0, T, HS);
     commit_copies();
     wait_copies<1>();
     __syncthreads();
@@ -92,7 +92,7 @@ KERNEL __launch_bounds__(THREADS, 2) backward_queries(Gradients x) {
     float lse[TILES][2], delta[TILES][2], dq[TILES][D / 8][4] = {};
     sum_of_products<D, TILES>(delta, dout, outs + warp * OWN * ROW<D>);
     __syncthreads();
-    load_rows<D>(keys, KEYS, k, head.token, 0, T, HS);
+    load_rows<D, KEYS>(keys, k, head.token, 0, T, HS);
     commit_copies();
 #pragma unroll
     for (int t = 0; t < TILES; t++)
@@ -109,8 +109,8 @@ KERNEL __launch_bounds__(THREADS, 2) backward_queries(Gradients x) {
         const int next = tile + KEYS;
         if (next < seen) {
             const int other = (stage ^ 1) * SIZE;
-            load_rows<D>(keys + other, KEYS, k, head.token, next, T, HS);
-            load_rows<D>(values + other, KEYS, v, head.token, next, T, HS);
+            load_rows<D, KEYS>(keys + other, k, head.token, next, T, HS);
+            load_rows<D, KEYS>(values + other, v, head.token, next, T, HS);
         }
         commit_copies();
 #pragma unroll 1
@@ -138,6 +138,10 @@ KERNEL __launch_bounds__(THREADS, 2) backward_queries(Gradients x) {
         store_rows<D, TILES>(dq_rows, head.token, T - first, HS, own, dq, scales);
 }
 
+struct alignas(8) Two {
+    float at[2];
+};
+
 /* Of a block of keys and their values: what passes by are the queries that see them. */
 template <int D>
 KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
@@ -159,12 +163,12 @@ KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
         const int query = tile + threadIdx.x % QUERIES;
         return query < T ? number_at[query] * (threadIdx.x < QUERIES ? LOG2E : 1) : 0.f;
     };
-    load_rows<D>(keys, KEYS, head.q + head.C, head.token, share.first, T, HS);
-    load_rows<D>(values, KEYS, head.q + 2 * head.C, head.token, share.first, T, HS);
+    load_rows<D, KEYS>(keys, head.q + head.C, head.token, share.first, T, HS);
+    load_rows<D, KEYS>(values, head.q + 2 * head.C, head.token, share.first, T, HS);
     commit_copies();
     const int begin = share.first / QUERIES * QUERIES;
-    load_rows<D>(queries, QUERIES, head.q, head.token, begin, T, HS);
-    load_rows<D>(douts, QUERIES, head.dout, head.C, begin, T, HS);
+    load_rows<D, QUERIES>(queries, head.q, head.token, begin, T, HS);
+    load_rows<D, QUERIES>(douts, head.dout, head.C, begin, T, HS);
     commit_copies();
     if (has_number) numbers[threadIdx.x] = number_of(begin);
     wait_copies<1>();
@@ -181,8 +185,8 @@ KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
         const int next = tile + QUERIES, other = (stage ^ 1) * SIZE;
         float number = 0; // stored at the end: who waits for it then has waited long enough
         if (next < T) {
-            load_rows<D>(queries + other, QUERIES, head.q, head.token, next, T, HS);
-            load_rows<D>(douts + other, QUERIES, head.dout, head.C, next, T, HS);
+            load_rows<D, QUERIES>(queries + other, head.q, head.token, next, T, HS);
+            load_rows<D, QUERIES>(douts + other, head.dout, head.C, next, T, HS);
             number = number_of(next);
         }
         commit_copies();
@@ -191,17 +195,19 @@ KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
             if (query + STEP <= first || query >= T) continue;
             const int at = stage * SIZE + (query - tile) * ROW<D>;
             const float *const lse = numbers + stage * 2 * QUERIES + query - tile + lane % 4 * 2;
-            const float *const delta = lse + QUERIES;
             float p[1][STEP / 8][4], ds[1][STEP / 8][4];
             dot_rows<D, STEP, 1>(p, k, queries + at);
             dot_rows<D, STEP, 1>(ds, v, douts + at);
             if (query < first + OWN - 1) hide<STEP, 1>(p, first - query, false);
 #pragma unroll
-            for (int n = 0; n < STEP / 8; n++)
+            for (int n = 0; n < STEP / 8; n++) {
+                const Two own_lse = *reinterpret_cast<const Two *>(lse + n * 8);
+                const Two delta = *reinterpret_cast<const Two *>(lse + n * 8 + QUERIES);
 #pragma unroll
                 for (int i = 0; i < 4; i++)
-                    differentiate(p[0][n][i], ds[0][n][i], x.scale, lse[n * 8 + i % 2],
-                                  delta[n * 8 + i % 2]);
+                    differentiate(p[0][n][i], ds[0][n][i], x.scale, own_lse.at[i % 2],
+                                  delta.at[i % 2]);
+            }
             add_rows<D, STEP, 1>(dv, p, douts + at);
             add_rows<D, STEP, 1>(dk, ds, queries + at);
         }
@@ -233,7 +239,6 @@ extern "C" void REAL(attention_backward)(real *dqkv, const real *dout, const rea
     if (differentiate_hopper(x)) return;
     if (HS <= 32) return differentiate_by_tiles<32>(x);
     if (HS <= 64) return differentiate_by_tiles<64>(x);
-    if (HS <= 96) return differentiate_by_tiles<96>(x);
     if (HS <= 128) return differentiate_by_tiles<128>(x);
 #endif
     REAL(differentiate_plainly)(x);

@@ -65,10 +65,10 @@ KERNEL __launch_bounds__(THREADS, 2) forward_tiles(Attention x) {
     const bf16 *const q = head_of(x.q, share, HS);
     const bf16 *const k = head_of(x.k, share, HS), *const v = head_of(x.v, share, HS);
 
-    load_rows<D>(queries, QUERIES, q, x.q.token, share.first, T, HS);
+    load_rows<D, QUERIES>(queries, q, x.q.token, share.first, T, HS);
     commit_copies();
-    load_rows<D>(keys, KEYS, k, x.k.token, 0, rows, HS);
-    load_rows<D>(values, KEYS, v, x.v.token, 0, rows, HS);
+    load_rows<D, KEYS>(keys, k, x.k.token, 0, rows, HS);
+    load_rows<D, KEYS>(values, v, x.v.token, 0, rows, HS);
     commit_copies();
     wait_copies<1>();
     __syncthreads();
@@ -90,8 +90,8 @@ KERNEL __launch_bounds__(THREADS, 2) forward_tiles(Attention x) {
         const int next = key + KEYS;
         if (next < seen) {
             const int other = (stage ^ 1) * SIZE;
-            load_rows<D>(keys + other, KEYS, k, x.k.token, next, rows, HS);
-            load_rows<D>(values + other, KEYS, v, x.v.token, next, rows, HS);
+            load_rows<D, KEYS>(keys + other, k, x.k.token, next, rows, HS);
+            load_rows<D, KEYS>(values + other, v, x.v.token, next, rows, HS);
         }
         commit_copies();
         if (key > position + first + TILES * 16 - 1) continue; // none of the warp's queries sees it
@@ -131,7 +131,6 @@ void REAL(attend)(const Attention &x) {
 #ifdef LLM_BF16
     if (x.HS <= 32) return attend_by_tiles<32>(x);
     if (x.HS <= 64) return attend_by_tiles<64>(x);
-    if (x.HS <= 96) return attend_by_tiles<96>(x);
     if (x.HS <= 128) return attend_by_tiles<128>(x);
 #endif
     REAL(attend_plainly)(x);

@@ -25,26 +25,25 @@ DEVICE float max_of_four(float x) {
     return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
-/* Starts to copy `height` rows, `stride` numbers apart, from row `first` on; from row `end` on they
- * are zeros. */
-template <int D>
-DEVICE void load_rows(bf16 *tile, int height, const bf16 *rows, int stride, int first, int end,
-                      int HS) {
-    constexpr int PACKS = D / 8;
-    const bf16 *const from = rows + (i64)first * stride;
-    const int there = end - first;
+/* Starts to copy HEIGHT rows, `stride` numbers apart, from row `first` on; from row `end` on they are
+ * zeros. */
+template <int D, int HEIGHT>
+DEVICE void load_rows(bf16 *tile, const bf16 *rows, int stride, int first, int end, int HS) {
     if (HS % 8 == 0) {
-#pragma unroll 4
-        for (int i = threadIdx.x; i < height * PACKS; i += THREADS) {
-            const int row = i / PACKS, d = i % PACKS * 8;
-            const bool present = row < there && d < HS;
-            copy_async(tile + row * ROW<D> + d, from + (present ? row * stride + d : 0), present);
-        }
+        constexpr int PACKS = D / 8, STEP = THREADS / PACKS; // rows that the block copies at once
+        static_assert(THREADS % PACKS == 0 && HEIGHT % STEP == 0, "whole rows");
+        const int row = threadIdx.x / PACKS, d = threadIdx.x % PACKS * 8;
+        const bf16 *const from = rows + (i64)(first + row) * stride + d;
+#pragma unroll
+        for (int i = 0; i < HEIGHT; i += STEP)
+            copy_async(tile + (row + i) * ROW<D> + d, from + (i64)i * stride,
+                       first + row + i < end && d < HS);
     } else { // a row may begin anywhere
-        for (int i = threadIdx.x; i < height * D; i += THREADS) {
+#pragma unroll 1
+        for (int i = threadIdx.x; i < HEIGHT * D; i += THREADS) {
             const int row = i / D, d = i % D;
-            const bool present = row < there && d < HS;
-            tile[row * ROW<D> + d] = present ? from[row * stride + d] : (bf16)0;
+            tile[row * ROW<D> + d] =
+                first + row < end && d < HS ? rows[(i64)(first + row) * stride + d] : (bf16)0;
         }
     }
 }
@@ -150,15 +149,15 @@ DEVICE void store_rows(bf16 *to, i64 stride, int rows, int HS, bf16 *own,
                     narrow_pair(sums[t][d][2 * i] * factor[t][i],
                                 sums[t][d][2 * i + 1] * factor[t][i]);
     __syncwarp();
-    const int present = min(rows, TILES * 16);
+    rows = min(rows, TILES * 16);
     if (HS % 8 == 0) {
         constexpr int PACKS = D / 8;
-        for (int i = lane; i < present * PACKS; i += WARP) {
+        for (int i = lane; i < rows * PACKS; i += WARP) {
             const int row = i / PACKS, d = i % PACKS * 8;
             if (d < HS) store_pack(to + row * stride + d, load_pack(own + row * ROW<D> + d));
         }
     } else {
-        for (int i = lane; i < present * D; i += WARP) {
+        for (int i = lane; i < rows * D; i += WARP) {
             const int row = i / D, d = i % D;
             if (d < HS) to[row * stride + d] = own[row * ROW<D> + d];
         }
