@@ -31,35 +31,17 @@ DEVICE void differentiate(float &p, float &ds, float scale, float lse, float del
     ds = p * (ds - delta);
 }
 
-/* The sums over the channels of rows that are operands, times those of a tile. */
-template <int D, int TILES>
-DEVICE void sum_of_products(float (&sums)[TILES][2], const u32 (&a)[TILES][D / 16][4],
-                            const bf16 *rows) {
-    u32 b[TILES][D / 16][4];
-    load_operands<D, TILES>(b, rows);
-#pragma unroll
-    for (int t = 0; t < TILES; t++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) { // 8 rows further on are the odd registers
-            float sum = 0;
-#pragma unroll
-            for (int d = 0; d < D / 16; d++)
-#pragma unroll
-                for (int j = i; j < 4; j += 2) {
-                    sum = fmaf(first_of(a[t][d][j]), first_of(b[t][d][j]), sum);
-                    sum = fmaf(second_of(a[t][d][j]), second_of(b[t][d][j]), sum);
-                }
-            sums[t][i] = sum_of_four(sum);
-        }
-}
-
-/* Rows that pass by a block at a time, and those whose scores a warp makes at a time. */
+/* Rows that pass by a block at a time, and those of which a warp makes scores at a time. */
 template <int D> constexpr int PASSING = D <= 64 ? 64 : 32;
 constexpr int STEP = 16;
 
-/* Of a block of queries. */
+/* Tiles that a warp owns of queries, and of keys, whose two sums take twice the registers. */
 template <int D> constexpr int QUERY_TILES = D <= 64 ? 2 : 1;
+template <int D> constexpr int KEY_TILES = D <= 32 ? 2 : 1;
+/* Blocks that a multiprocessor has registers for, of keys. */
+template <int D> constexpr int KEY_BLOCKS = D == 64 ? 3 : 2;
 
+/* The gradients of a block of queries. */
 template <int D>
 KERNEL __launch_bounds__(THREADS, 2) backward_queries(Gradients x) {
     constexpr int TILES = QUERY_TILES<D>, OWN = TILES * 16, QUERIES = WARPS * OWN;
@@ -142,11 +124,11 @@ struct alignas(8) Two {
     float at[2];
 };
 
-/* Of a block of keys and their values: what passes by are the queries that see them. */
+/* Those of a block of keys and their values: what passes by are the queries that see them. */
 template <int D>
-KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
-    constexpr int OWN = 16, KEYS = WARPS * OWN, QUERIES = PASSING<D>, SIZE = QUERIES * ROW<D>;
-    constexpr int STEP = 16;
+KERNEL __launch_bounds__(THREADS, KEY_BLOCKS<D>) backward_keys(Gradients x) {
+    constexpr int TILES = KEY_TILES<D>, OWN = TILES * 16, KEYS = WARPS * OWN;
+    constexpr int QUERIES = PASSING<D>, SIZE = QUERIES * ROW<D>;
     DYNAMIC_SHARED(bf16, keys);
     bf16 *const values = keys + KEYS * ROW<D>, *const queries = values + KEYS * ROW<D>;
     bf16 *const douts = queries + 2 * SIZE;
@@ -174,10 +156,10 @@ KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
     wait_copies<1>();
     __syncthreads();
     const int first = share.first + warp * OWN; // the warp's first key
-    u32 k[1][D / 16][4], v[1][D / 16][4];
-    load_operands<D, 1>(k, keys + warp * OWN * ROW<D>);
-    load_operands<D, 1>(v, values + warp * OWN * ROW<D>);
-    float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};
+    u32 k[TILES][D / 16][4], v[TILES][D / 16][4];
+    load_operands<D, TILES>(k, keys + warp * OWN * ROW<D>);
+    load_operands<D, TILES>(v, values + warp * OWN * ROW<D>);
+    float dk[TILES][D / 8][4] = {}, dv[TILES][D / 8][4] = {};
 
     for (int tile = begin, stage = 0; tile < T; tile += QUERIES, stage ^= 1) {
         wait_copies<0>();
@@ -195,34 +177,41 @@ KERNEL __launch_bounds__(THREADS, D <= 64 ? 3 : 2) backward_keys(Gradients x) {
             if (query + STEP <= first || query >= T) continue;
             const int at = stage * SIZE + (query - tile) * ROW<D>;
             const float *const lse = numbers + stage * 2 * QUERIES + query - tile + lane % 4 * 2;
-            float p[1][STEP / 8][4], ds[1][STEP / 8][4];
-            dot_rows<D, STEP, 1>(p, k, queries + at);
-            dot_rows<D, STEP, 1>(ds, v, douts + at);
-            if (query < first + OWN - 1) hide<STEP, 1>(p, first - query, false);
+            float p[TILES][STEP / 8][4], ds[TILES][STEP / 8][4];
+            dot_rows<D, STEP, TILES>(p, k, queries + at);
+            dot_rows<D, STEP, TILES>(ds, v, douts + at);
+            if (query < first + OWN - 1) hide<STEP, TILES>(p, first - query, false);
 #pragma unroll
             for (int n = 0; n < STEP / 8; n++) {
                 const Two own_lse = *reinterpret_cast<const Two *>(lse + n * 8);
                 const Two delta = *reinterpret_cast<const Two *>(lse + n * 8 + QUERIES);
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    differentiate(p[0][n][i], ds[0][n][i], x.scale, own_lse.at[i % 2],
-                                  delta.at[i % 2]);
+                for (int t = 0; t < TILES; t++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        differentiate(p[t][n][i], ds[t][n][i], x.scale, own_lse.at[i % 2],
+                                      delta.at[i % 2]);
             }
-            add_rows<D, STEP, 1>(dv, p, douts + at);
-            add_rows<D, STEP, 1>(dk, ds, queries + at);
+            add_rows<D, STEP, TILES>(dv, p, douts + at);
+            add_rows<D, STEP, TILES>(dk, ds, queries + at);
         }
         if (has_number && next < T) numbers[(stage ^ 1) * 2 * QUERIES + threadIdx.x] = number;
     }
     if (first >= T) return;
-    const float scales[1][2] = {{x.scale * LN2, x.scale * LN2}}, ones[1][2] = {{1, 1}};
+    float scales[TILES][2], ones[TILES][2];
+    for (int t = 0; t < TILES; t++) {
+        scales[t][0] = scales[t][1] = x.scale * LN2;
+        ones[t][0] = ones[t][1] = 1;
+    }
     bf16 *const dk_rows = x.dqkv + (head.q - x.qkv) + (i64)first * head.token + head.C;
-    store_rows<D, 1>(dk_rows, head.token, T - first, HS, keys + warp * OWN * ROW<D>, dk, scales);
-    store_rows<D, 1>(dk_rows + head.C, head.token, T - first, HS, values + warp * OWN * ROW<D>, dv,
-                     ones);
+    store_rows<D, TILES>(dk_rows, head.token, T - first, HS, keys + warp * OWN * ROW<D>, dk,
+                         scales);
+    store_rows<D, TILES>(dk_rows + head.C, head.token, T - first, HS,
+                         values + warp * OWN * ROW<D>, dv, ones);
 }
 
 template <int D> static void differentiate_by_tiles(const Gradients &x) {
-    constexpr int QUERIES = WARPS * 16 * QUERY_TILES<D>, KEYS = WARPS * 16;
+    constexpr int QUERIES = WARPS * 16 * QUERY_TILES<D>, KEYS = WARPS * 16 * KEY_TILES<D>;
     launch(backward_queries<D>, (u32)(ceil_div(x.T, QUERIES) * x.B * x.NH), THREADS,
            (2 * QUERIES + 4 * PASSING<D>)*ROW<D> * sizeof(bf16), x);
     launch(backward_keys<D>, (u32)(ceil_div(x.T, KEYS) * x.B * x.NH), THREADS,

@@ -25,7 +25,7 @@ DEVICE float max_of_four(float x) {
     return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
-/* Starts to copy HEIGHT rows, `stride` numbers apart, from row `first` on; from row `end` on they are
+/* Starts to copy HEIGHT rows, `stride` numbers apart, from row `first` on; those from `end` on are
  * zeros. */
 template <int D, int HEIGHT>
 DEVICE void load_rows(bf16 *tile, const bf16 *rows, int stride, int first, int end, int HS) {
@@ -57,6 +57,28 @@ DEVICE void load_operands(u32 (&a)[TILES][D / 16][4], const bf16 *rows) {
     for (int t = 0; t < TILES; t++)
 #pragma unroll
         for (int d = 0; d < D / 16; d++) load_matrices(a[t][d], at + t * 16 * ROW<D> + d * 16);
+}
+
+/* The sums over the channels of rows that are operands, times those of a tile. */
+template <int D, int TILES>
+DEVICE void sum_of_products(float (&sums)[TILES][2], const u32 (&a)[TILES][D / 16][4],
+                            const bf16 *rows) {
+    u32 b[TILES][D / 16][4];
+    load_operands<D, TILES>(b, rows);
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) { // 8 rows further on are the odd registers
+            float sum = 0;
+#pragma unroll
+            for (int d = 0; d < D / 16; d++)
+#pragma unroll
+                for (int j = i; j < 4; j += 2) {
+                    sum = fmaf(first_of(a[t][d][j]), first_of(b[t][d][j]), sum);
+                    sum = fmaf(second_of(a[t][d][j]), second_of(b[t][d][j]), sum);
+                }
+            sums[t][i] = sum_of_four(sum);
+        }
 }
 
 /* out = a·rowsᵀ: dot products with N rows of a tile. */
