@@ -1,5 +1,5 @@
-"""The benchmark of bench/gpu.sh: sweeps batches of GPT-2's sizes with llm and with PyTorch, and writes
-the table anew after every run, so that whatever ends it leaves what was measured."""
+"""The benchmark of bench/gpu.sh: sweeps batches of GPT-2's sizes with llm and with PyTorch, and
+writes the table anew after every run, so that whatever ends it leaves what was measured."""
 
 import json
 import os
@@ -13,8 +13,9 @@ import time
 
 V, T = 50257, 1024
 # As in the datasheets, of dense bf16 products, by what the name of the GPU holds.
-DATASHEET_TERAFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "GH200": 989, "A100": 312, "B200": 2250}
+DATASHEET_TERAFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "B200": 2250}
 WARM_UP, LEAST, MEASURED_S = 6, 8, 6  # steps, steps, seconds
+SHORT_S = 240  # up to which only the first model is run, at two batches
 
 
 class Model:
@@ -34,7 +35,7 @@ MODELS = [
 
 
 class Memory(threading.Thread):
-    """The most memory of the GPU in use while it runs, by nvidia-smi; in bytes above what was before."""
+    """The most of the GPU's memory in use while it runs, by nvidia-smi: bytes above those before."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -97,7 +98,8 @@ def run_python(arguments, seconds):
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         is_over = False
         try:
-            subprocess.run([sys.executable, *arguments], stdout=output, stderr=errors, timeout=seconds)
+            command = [sys.executable, *arguments]
+            subprocess.run(command, stdout=output, stderr=errors, timeout=seconds)
         except subprocess.TimeoutExpired:
             is_over = True
         output.seek(0)
@@ -117,9 +119,10 @@ def run_pytorch(model, seconds):
 
 def said_by(*command):
     try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return "?"
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip() or done.stderr.strip()[-500:]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
 
 
 def row(by, model, result, peaks):
@@ -133,18 +136,19 @@ def row(by, model, result, peaks):
 
 
 def write(path, peak, rows, products):
-    gpu = said_by("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    query = "--query-gpu=name,driver_version,memory.total"
+    gpu = said_by("nvidia-smi", query, "--format=csv,noheader")
     head = ["# Training on one GPU", "", f"`bench/gpu.sh`, {time.strftime('%Y-%m-%d')}: {gpu}.", ""]
     if "teraflops" in peak:
         head += [
-            f"PyTorch {peak['torch']}; a product of 8192³ in bf16 at {peak['teraflops']:.0f} TFLOP/s, a "
-            f"copy at {peak['gigabytes']:.0f} GB/s.", ""]
+            f"PyTorch {peak['torch']}; a product of 8192³ in bf16 at {peak['teraflops']:.0f} TFLOP/s, "
+            f"a copy at {peak['gigabytes']:.0f} GB/s.", ""]
     else:
         head += [f"No peak was measured: {peak.get('error')}.", ""]
     head += [
-        "T=1024, bf16 with fp32 masters. MFU counts 6·N + 6·L·C·T operations a token, of the product's "
-        "rate above and of the datasheet's. Memory is what nvidia-smi saw; of PyTorch, what it says that "
-        "it reserved, which leaves out some 0.5 GB of CUDA's own.", "",
+        "T=1024, bf16 with fp32 masters. MFU counts 6·N + 6·L·C·T operations a token, of the",
+        "product's rate above and of the datasheet's. Memory is what nvidia-smi saw; of PyTorch, what",
+        "it says that it reserved, which leaves out some 0.5 GB of CUDA's own.", "",
         "| GPT-2 | by | batch | tokens/s | MFU | of the datasheet | memory |",
         "| ----- | -- | ----: | -------: | --: | ---------------: | -----: |"]
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -171,17 +175,17 @@ def main():
         print(rows[-1], flush=True)
         write(path, peak, rows, products)
 
-    for model in MODELS:
-        for B in model.batches:
+    for model in MODELS if seconds > SHORT_S else MODELS[:1]:
+        for B in model.batches if seconds > SHORT_S else model.batches[:2]:
             if left() > 15:
                 add("llm", model, run_llm(model, B, min(model.seconds[0], left())))
+        if model is MODELS[0] and left() > 15:
+            products = said_by(sys.executable, "bench/gpu_products.py")
+            write(path, peak, rows, products)
         if left() > 30:
             for result in run_pytorch(model, min(model.seconds[1], left())):
                 how = [result[key] for key in ("attention", "compiled") if key in result]
                 add(", ".join(["PyTorch", *how]), model, result)
-        if model is MODELS[0] and left() > 10:
-            products = said_by(sys.executable, "bench/gpu_products.py")
-            write(path, peak, rows, products)
 
 
 main()

@@ -1,6 +1,6 @@
-"""Which of cuBLASLt's algorithms makes each product of GPT-2's training step, and how fast: asks the
-CUDA library for all of them once, on random numbers, and prints its report; before it what is further
-from PyTorch's products in f32 than the rounding to bf16 explains.
+"""Which of cuBLASLt's algorithms makes each product of GPT-2's training step, and how fast: asks
+the CUDA library for all of them once, on random numbers, and prints its report; before it what is
+further from PyTorch's products in f32 than the rounding to bf16 explains.
 
     python3 bench/gpu_products.py [CHANNELS [BATCH]]    768 32
 """
@@ -26,7 +26,8 @@ def newest(*patterns):
 def open_library():
     library = ctypes.CDLL(newest("build/*/native/libllm-cuda.so", "~/.cache/llm/*/libllm-cuda.so"))
     wheels = os.path.dirname(os.path.dirname(torch.__file__))
-    cublaslt = newest(f"{wheels}/nvidia/c*/lib/libcublasLt.so.1?", "/usr/local/cuda*/lib64/libcublasLt.so.1?")
+    name = "libcublasLt.so.1?"
+    cublaslt = newest(f"{wheels}/nvidia/c*/lib/{name}", f"/usr/local/cuda*/lib64/{name}")
     if library.device_open(0, cublaslt.encode()):
         said = ctypes.create_string_buffer(256)
         library.device_message(said, 256)
@@ -76,7 +77,8 @@ def main():
         call("matmul_forward", out, pre, inp, weight, bias, added, None, N, inputs, outputs)
         call("matmul_backward_input", dinp, dout, weight, before, N, inputs, outputs, 0)
         for accumulate in 0, 1:
-            call("matmul_backward_weight", dweight, dbias, dout, inp, None, N, inputs, outputs, accumulate)
+            call("matmul_backward_weight", dweight, dbias, dout, inp, None, N, inputs, outputs,
+                 accumulate)
         if library.device_wait():
             sys.exit(f"gpu_products.py: {inputs} to {outputs} failed")
 

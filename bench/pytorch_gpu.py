@@ -1,6 +1,6 @@
 """The rival of bench/gpu.py: a training step of GPT-2 in PyTorch on a GPU, as fast as its settings
-make it: torch.compile, bf16 autocast over fp32 weights, fused AdamW, and each attention kernel that it
-has. Prints a line of JSON for every setting that was measured, as soon as it is.
+make it: torch.compile, bf16 autocast over fp32 weights, fused AdamW, and each attention kernel that
+it has. Prints a line of JSON for every setting that was measured, as soon as it is.
 
     python3 bench/pytorch_gpu.py --layers 12 --channels 768 --batches 32,64 [--seconds 120]
     python3 bench/pytorch_gpu.py --peak     what the GPU can do: a large product, a large copy
