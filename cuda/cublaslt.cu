@@ -2,7 +2,6 @@
  *
  * It reads matrices by columns, so a row-major matrix is its own transpose to it: out = left·right is
  * asked for as outᵀ = rightᵀ·leftᵀ, with A = right, B = left and D = out. */
-#ifndef LLM_EMULATED // there test/cuda/product.cpp multiplies
 #include "cublaslt.h"
 
 #include <dlfcn.h>
@@ -21,6 +20,7 @@ static int f32_compute = COMPUTE_32F;
 
 extern "C" void device_tf32(int on) { f32_compute = on ? COMPUTE_TF32 : COMPUTE_32F; }
 
+#ifndef LLM_EMULATED // where test/cuda/product.cpp stands in its place
 template <typename F> static bool find(void *library, const char *name, F *&function) {
     function = reinterpret_cast<F *>(dlsym(library, name));
     return function != nullptr;
@@ -54,24 +54,25 @@ int product_open(const char *path) {
     if (!library) {
         snprintf(words, sizeof words, "cuBLASLt: %s", dlerror());
         keep_failure(words);
-        return cudaErrorSharedObjectInitFailed;
+        return cudaErrorUnknown;
     }
     Cublaslt found = {};
     if (!find_all(library, found)) {
         snprintf(words, sizeof words, "%s is no cuBLASLt of CUDA 11.8 or later", path);
         keep_failure(words);
-        return cudaErrorSharedObjectSymbolNotFound;
+        return cudaErrorUnknown;
     }
     int status = found.Create(&handle);
     if (!status) status = found.MatmulPreferenceCreate(&preference);
     if (status) {
         snprintf(words, sizeof words, "%s does not start (its status is %d)", path, status);
         keep_failure(words);
-        return cudaErrorInitializationError;
+        return cudaErrorUnknown;
     }
     cublaslt = found;
     return cudaSuccess;
 }
+#endif
 
 static int alignment_of(const Product &p) {
     const void *const pointers[] = {p.out, p.left, p.right, p.bias, p.pre, p.added, p.sums};
@@ -152,5 +153,3 @@ int run_product(const Described &described, const Algorithm &algorithm, const Pr
                            described.b, &beta, p.added ? p.added : p.out, described.d, p.out,
                            described.d, &algorithm, product_room.at, product_room.bytes, stream);
 }
-
-#endif

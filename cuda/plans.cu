@@ -1,7 +1,6 @@
 /* Which of cuBLASLt's algorithms makes which product: chosen by the clock when a product is first
  * asked for, remembered, and kept by the caller beyond the process, since another algorithm may give
  * other bits. */
-#ifndef LLM_EMULATED // there test/cuda/product.cpp multiplies
 #include "cublaslt.h"
 
 #include <stdio.h>
@@ -137,7 +136,8 @@ static Plan *plan_for(const Product &p) {
         if (count == 0) return plan;
         plan->choice.status = 0;
         plan->choice.algorithm = found[0].algorithm;
-        if (is_capturing()) return plan;
+        // Of one there is nothing to choose, and while recording nothing runs.
+        if (count == 1 || is_capturing()) return plan;
         choose(*plan, found, count, p);
         if (p.pre || p.sums) {
             Product plain = p;
@@ -239,5 +239,3 @@ extern "C" int product_report(char *out, int size) {
     }
     return used;
 }
-
-#endif

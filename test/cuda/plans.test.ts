@@ -1,0 +1,79 @@
+// How a GPU's products are made is chosen by the clock: what is kept of it must stand in for the clock.
+
+import { dlopen, type FFITypeOrString } from "bun:ffi"
+import { afterAll, describe, expect, test } from "bun:test"
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { EMULATED_CUDA } from "../../src/build/emulated.ts"
+import { contract } from "../../src/native/library.ts"
+import { DeviceLibrary, isOnGpu, openCuda } from "./library.ts"
+
+const opened = await openCuda()
+const folder = mkdtempSync(join(tmpdir(), "llm-plans-"))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const f = (returns: FFITypeOrString, ...args: FFITypeOrString[]) => ({ args, returns })
+const PRODUCTS = {
+  product_plans_save: f("i32", "ptr", "i32"),
+  product_plans_load: f("i32", "ptr", "i32"),
+  product_report: f("i32", "ptr", "i32"),
+}
+type Write = (out: Uint8Array, size: number) => number
+
+function whole(write: Write, more = 0): Uint8Array {
+  const size = write(new Uint8Array(1), 0) + more
+  const bytes = new Uint8Array(size)
+  write(bytes, size)
+  return bytes
+}
+
+const [N, C, OC] = [32, 24, 40] // of so many rows the emulated cuBLASLt offers two algorithms
+
+/** A process's view of the library: loaded from a file of its own, it shares nothing with the others. */
+async function fresh(name: string) {
+  const path = join(folder, `${name}.so`)
+  copyFileSync(EMULATED_CUDA, path)
+  const library = DeviceLibrary.open(path, await contract(), "")
+  const symbols = dlopen(path, PRODUCTS).symbols as unknown as Record<keyof typeof PRODUCTS, Write>
+  const multiply = () => {
+    const [out, inp, weight] = [N * OC, N * C, OC * C].map(
+      (length) => library.onDevice(length * 4).address,
+    )
+    library.call("matmul_forward", out!, 0, inp!, weight!, 0, 0, 0, N, C, OC)
+    library.wait()
+  }
+  const report = () => new TextDecoder().decode(whole(symbols.product_report, 1).slice(0, -1))
+  return { ...symbols, multiply, report }
+}
+
+describe.skipIf(isOnGpu || !("library" in opened))("the plans of products", () => {
+  test("a kept plan is taken as it is, with the time that it was chosen by", async () => {
+    const first = await fresh("first")
+    first.multiply()
+    const report = first.report()
+    expect(report.trimEnd().split("\n")).toHaveLength(2)
+    expect(report).toMatch(/forward +f32 +32 +40 +24 .* algorithm 2,/) // 1 does not run
+    const kept = whole(first.product_plans_save)
+
+    const second = await fresh("second")
+    expect(second.product_plans_load(kept, kept.length)).toBe(1)
+    second.multiply()
+    expect(second.report()).toBe(report)
+    expect(whole(second.product_plans_save)).toEqual(kept)
+  })
+
+  test("plans of another version, and cut ones, are not taken", async () => {
+    const first = await fresh("third")
+    first.multiply()
+    const kept = whole(first.product_plans_save)
+    const other = kept.slice()
+    other[0] = kept[0]! + 1
+    const second = await fresh("fourth")
+    expect(second.product_plans_load(other, other.length)).toBe(0)
+    for (const size of [0, 7, kept.length - 1]) {
+      expect(second.product_plans_load(kept.slice(0, size || 1), size)).toBe(0)
+    }
+    expect(second.report().trimEnd().split("\n")).toHaveLength(1)
+  })
+})
