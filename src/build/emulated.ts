@@ -71,11 +71,12 @@ const files = (dir: string, extension: string) =>
 
 function units(): Unit[] {
   return [...files(KERNELS, ".cu"), ...files(EMULATION, ".cpp")].flatMap((source) => {
-    const name = basename(source).replace(/\.\w+$/, "")
+    const isKernel = source.startsWith(KERNELS)
+    const name = `${isKernel ? "" : "test-"}${basename(source).replace(/\.\w+$/, "")}`
     // What runs the fibers counts; of kernels, more than -O1 takes long to compile.
-    const level = source.startsWith(KERNELS) ? "-O1" : "-O2"
+    const level = isKernel ? "-O1" : "-O2"
     const own = { source, object: join(DIR, "cuda", `${name}.o`), flags: [level] }
-    if (!/\bREAL\(|\breal\b/.test(readFileSync(source, "utf8"))) return [own]
+    if (!readFileSync(source, "utf8").includes("REAL(")) return [own]
     const object = join(DIR, "cuda", `${name}_bf16.o`)
     return [own, { source, object, flags: [level, "-DLLM_BF16"] }]
   })

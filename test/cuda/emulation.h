@@ -78,9 +78,7 @@ template <typename T> inline T shuffle(uint32_t mask, T value, int source) {
 } // namespace emulated
 
 /* Sets the order in which fibers and blocks run; by default $LLM_EMULATION_SEED, or 1. */
-extern "C" void emulated_seed(unsigned seed);
-/* The words for the last error; "" if there was none. */
-extern "C" const char *emulated_failure(void);
+extern "C" __attribute__((visibility("default"))) void emulated_seed(unsigned seed);
 
 /* cp.async as late as the hardware may be: the destination in shared memory is NaN from the call to
  * the wait. Of `bytes` (4, 8 or 16), the first `valid` are copied, the others 0. wait(n) waits for
@@ -104,7 +102,8 @@ static inline void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t sh
     const std::tuple<P...> values(static_cast<P>(args)...);
     keep_error(emulated::launch(grid, block, shared, [=] { std::apply(kernel, values); }));
 }
-#define DYNAMIC_SHARED(type, name) type *const name = reinterpret_cast<type *>(emulated::dynamic_shared())
+#define DYNAMIC_SHARED(type, name) \
+    type *const name = reinterpret_cast<type *>(emulated::dynamic_shared())
 
 /* ---- barriers, warp-wide calls ---- */
 

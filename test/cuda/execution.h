@@ -1,4 +1,4 @@
-/* Between the execution of grids (emulation.cpp) and the run-time that queues them (runtime.cpp). */
+/* Between the execution of grids (blocks.cpp) and the run-time that queues them (streams.cpp). */
 #ifndef LLM_EXECUTION_H
 #define LLM_EXECUTION_H
 
@@ -14,6 +14,8 @@ const char *run_grid(dim3 grid, dim3 block, size_t shared, const std::function<v
 void seed(unsigned value);
 /* A number in [0, below) by the seed. */
 uint32_t draw(uint32_t below);
+/* The numbers below n in an order by the seed. */
+void shuffle_order(int *order, int n);
 
 } // namespace emulated
 

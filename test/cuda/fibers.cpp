@@ -11,14 +11,14 @@ namespace emulated {
 
 char *fiber_stack(int number) {
     static std::vector<char *> stacks;
-    constexpr size_t GUARD = 4096;
+    constexpr size_t PAGE = 4096;
     while ((int)stacks.size() <= number) {
-        void *memory = mmap(nullptr, GUARD + STACK_BYTES, PROT_READ | PROT_WRITE,
+        void *memory = mmap(nullptr, 2 * PAGE + STACK_BYTES, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) abort();
-        mprotect(memory, GUARD, PROT_NONE);
+        mprotect(memory, PAGE, PROT_NONE);
         // Each begins elsewhere in its page: at the same place, all would share a few lines of cache.
-        stacks.push_back((char *)memory + GUARD - stacks.size() % 61 * 64);
+        stacks.push_back((char *)memory + PAGE + stacks.size() % 61 * 64);
     }
     return stacks[number];
 }

@@ -16,7 +16,7 @@ struct Context {
 };
 #endif
 
-/* The numbered stack, of STACK_BYTES bytes that end here: below it lies a page that nobody may touch. */
+/* The lowest byte of the numbered stack; below it lies a page that nobody may touch. */
 char *fiber_stack(int number);
 /* A context in which `entry` begins on that stack; it must not return. */
 void fiber_start(Context &context, char *stack, void (*entry)());
