@@ -85,8 +85,8 @@ Key key_of(const Product &p) {
     int epilogue = (p.bias ? BIAS : 0) + (p.sums ? BGRADB : 0);
     if (p.pre) epilogue += (p.form == FORWARD ? GELU : DGELU) + AUX;
     const int added = !p.added ? 0 : p.added == p.out ? 1 : 2;
-    return {p.form, p.is_bf16, p.is_bf16 ? COMPUTE_32F : f32_compute, epilogue ? epilogue : PLAIN, added,
-            alignment_of(p), p.rows, p.columns, p.inner};
+    return {p.form, p.is_bf16, p.is_bf16 ? COMPUTE_32F : f32_compute, epilogue ? epilogue : PLAIN,
+            added,  alignment_of(p), p.rows, p.columns, p.inner};
 }
 
 template <typename T> static bool set(void *operation, int attribute, T value) {

@@ -14,7 +14,7 @@ extern "C" {
 #pragma GCC visibility pop
 
 constexpr int TRIED = 16, ROUNDS = 3;
-constexpr int IN_PASSES = -1; // a status: without its epilogue, and with a pass after it, it is faster
+constexpr int IN_PASSES = -1; // a status: faster without its epilogue and with a pass after it
 
 struct Choice {
     Key key;
@@ -211,7 +211,8 @@ extern "C" int product_plans_load(const void *in, int size) {
 static int config(const Choice &choice, int attribute) {
     int value = 0;
     size_t written;
-    cublaslt.MatmulAlgoConfigGetAttribute(&choice.algorithm, attribute, &value, sizeof value, &written);
+    cublaslt.MatmulAlgoConfigGetAttribute(&choice.algorithm, attribute, &value, sizeof value,
+                                          &written);
     return value;
 }
 
@@ -229,8 +230,9 @@ extern "C" int product_report(char *out, int size) {
         const Key &key = choice.key;
         const double flops = 2. * key.rows * key.columns * key.inner;
         write("%-8s %-5s %7d %7d %7d %5d %5d %9.2f %8.1f  ", forms[key.form],
-              key.is_bf16 ? "bf16" : key.compute == COMPUTE_TF32 ? "tf32" : "f32", key.rows, key.columns,
-              key.inner, key.epilogue, key.added, choice.us, choice.us > 0 ? flops / choice.us / 1e6 : 0.);
+              key.is_bf16 ? "bf16" : key.compute == COMPUTE_TF32 ? "tf32" : "f32", key.rows,
+              key.columns, key.inner, key.epilogue, key.added, choice.us,
+              choice.us > 0 ? flops / choice.us / 1e6 : 0.);
         if (choice.status == 0)
             write("algorithm %d, tile %d, stages %d, split %d\n", config(choice, ALGO_ID),
                   config(choice, ALGO_TILE), config(choice, ALGO_STAGES), config(choice, ALGO_SPLIT_K));

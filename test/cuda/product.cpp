@@ -81,7 +81,8 @@ KERNEL multiply(Call call) {
 size_t version() { return 1; }
 
 int make_operation(void **made, int compute, int scale_type) {
-    if ((compute != COMPUTE_32F && compute != COMPUTE_TF32) || scale_type != R_32F) return INVALID_VALUE;
+    const bool is_known = compute == COMPUTE_32F || compute == COMPUTE_TF32;
+    if (!is_known || scale_type != R_32F) return INVALID_VALUE;
     *made = calloc(1, sizeof(Operation));
     return 0;
 }
@@ -103,7 +104,8 @@ int set_attribute(void *made, int attribute, const void *value, size_t bytes) {
     return INVALID_VALUE;
 }
 
-int make_layout(void **made, int type, unsigned long long rows, unsigned long long columns, i64 stride) {
+int make_layout(void **made, int type, unsigned long long rows, unsigned long long columns,
+                i64 stride) {
     Layout *const layout = (Layout *)malloc(sizeof(Layout));
     *layout = {type, (i64)rows, (i64)columns, stride};
     *made = layout;
@@ -126,7 +128,8 @@ int find_algorithms(void *, void *made, void *a, void *, void *, void *d, void *
     return 0;
 }
 
-int algorithm_config(const Algorithm *algorithm, int attribute, void *value, size_t bytes, size_t *written) {
+int algorithm_config(const Algorithm *algorithm, int attribute, void *value, size_t bytes,
+                     size_t *written) {
     const int config = attribute == ALGO_ID ? (int)algorithm->data[0] : 0;
     memcpy(value, &config, bytes);
     *written = bytes;
@@ -139,16 +142,21 @@ int queue_product(void *, void *operation, const void *alpha, const void *A, voi
     const auto matrix = [](void *layout, const void *at) {
         return Matrix{*(const Layout *)layout, const_cast<void *>(at)};
     };
-    const Call call = {*(const Operation *)operation, matrix(a, A), matrix(b, B), matrix(c, C), matrix(d, D),
-                       *(const float *)alpha, *(const float *)beta};
+    const Call call = {*(const Operation *)operation,
+                       matrix(a, A),
+                       matrix(b, B),
+                       matrix(c, C),
+                       matrix(d, D),
+                       *(const float *)alpha,
+                       *(const float *)beta};
     const Operation &asked = call.operation;
     const Layout &left = call.a.layout, &right = call.b.layout, &out = call.d.layout;
     const i64 inner = asked.transposes_b ? right.columns : right.rows;
     const bool fits = (asked.transposes_a ? left.columns : left.rows) == out.rows &&
                       (asked.transposes_b ? right.rows : right.columns) == out.columns &&
-                      inner == inner_of(asked, left) && call.c.layout.rows == out.rows &&
-                      (!(asked.epilogue & AUX) || (asked.aux_stride % 8 == 0 && asked.aux_stride >= out.rows));
-    if (!fits) return INVALID_VALUE;
+                      inner == inner_of(asked, left) && call.c.layout.rows == out.rows;
+    const bool aux_fits = asked.aux_stride % 8 == 0 && asked.aux_stride >= out.rows;
+    if (!fits || (asked.epilogue & AUX && !aux_fits)) return INVALID_VALUE;
     if (algorithm->data[0] != ABLE) return EXECUTION_FAILED;
     launch(multiply, 1, 1, 0, call);
     return 0;
