@@ -9,6 +9,7 @@ namespace {
 constexpr int THREADS = 128;
 constexpr int CHUNK = WARP * WARP; // tokens between barriers: a bit each in one word a lane
 constexpr int BATCH = 16;          // rows loaded before they are added
+constexpr int ROWS = 8;            // of a block, any of which may be its token's first
 
 template <int W>
 KERNEL forward(real *__restrict__ out, const int *tokens, const real *wte, const real *wpe,
@@ -79,20 +80,17 @@ DEVICE int list_rows(int *list, const int *tokens, i64 first, i64 rows, int toke
     return count;
 }
 
-/* A block a row and strip of channels. */
+/* dwte's row of the token whose first row this is. The block has a strip of channels. */
 template <int W>
-KERNEL __launch_bounds__(THREADS)
-add_tokens(float *dwte, const real *dout, const int *tokens, const Span *spans, i64 rows, int C) {
-    __shared__ int list[CHUNK];
-    const i64 row = blockIdx.x, c = ((i64)blockIdx.y * THREADS + threadIdx.x) * W;
+DEVICE void add_token(float *dwte, const real *dout, const int *tokens, i64 row, i64 end, int C,
+                      int *list) {
+    const i64 c = ((i64)blockIdx.y * THREADS + threadIdx.x) * W;
     const int token = tokens[row];
-    const Span span = spans[token];
-    if (row != rows - span.rows_from_first) return;
     float *const to = dwte + (i64)token * C + c;
     Floats<W> sum = {};
     if (c < C) sum = load<W>(to);
-    for (i64 first = row; first < span.rows_to_last; first += CHUNK) {
-        const int count = list_rows(list, tokens, first, span.rows_to_last, token);
+    for (i64 first = row; first < end; first += CHUNK) {
+        const int count = list_rows(list, tokens, first, end, token);
         if (c >= C) continue;
         for (int i = 0; i < count; i += BATCH) {
             Stored<real, W> batch[BATCH];
@@ -105,6 +103,23 @@ add_tokens(float *dwte, const real *dout, const int *tokens, const Span *spans, 
         }
     }
     if (c < C) store(to, sum);
+}
+
+/* A block has some rows, far apart, as a text's first rows are those of its commonest tokens. */
+template <int W>
+KERNEL __launch_bounds__(THREADS, 4)
+add_tokens(float *dwte, const real *dout, const int *tokens, const Span *spans, i64 rows, int C) {
+    __shared__ int list[CHUNK];
+    const int lane = threadIdx.x % WARP;
+    const i64 own = blockIdx.x + (i64)lane * gridDim.x;
+    const bool is_there = lane < ROWS && own < rows;
+    const Span span = is_there ? spans[tokens[own]] : Span{};
+    const bool is_first = is_there && span.rows_from_first == rows - own;
+    for (u32 left = __ballot_sync(ALL_LANES, is_first); left; left &= left - 1) {
+        const int source = __ffs((int)left) - 1;
+        const i64 end = __shfl_sync(ALL_LANES, span.rows_to_last, source);
+        add_token<W>(dwte, dout, tokens, blockIdx.x + (i64)source * gridDim.x, end, C, list);
+    }
 }
 
 /* A block a place and strip of channels. */
@@ -149,8 +164,8 @@ void REAL(embedding_backward)(float *dwte, float *dwpe, const real *dout, const 
     if (!accumulate_wte) each<4>((i64)Vp * C, Clear{dwte});
     by_width(C, [=](auto width) {
         const u32 strips = (u32)ceil_div(C, THREADS * width.value);
-        launch(add_tokens<width.value>, dim3((u32)rows, strips), THREADS, 0, dwte, dout, tokens,
-               spans, rows, C);
+        launch(add_tokens<width.value>, dim3((u32)ceil_div(rows, ROWS), strips), THREADS, 0, dwte,
+               dout, tokens, spans, rows, C);
         launch(add_places<width.value>, dim3(maxT, strips), THREADS, 0, dwpe, dout, B, T, C,
                accumulate_wpe);
     });
