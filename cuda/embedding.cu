@@ -8,7 +8,7 @@ namespace {
 
 constexpr int THREADS = 128;
 constexpr int CHUNK = WARP * WARP; // tokens between barriers: a bit each in one word a lane
-constexpr int BATCH = 16;          // rows loaded before they are added
+constexpr int BATCH = 12;          // rows loaded before they are added
 constexpr int ROWS = 8;            // of a block, any of which may be its token's first
 
 template <int W>
