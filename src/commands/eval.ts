@@ -100,7 +100,7 @@ async function run(options: Options): Promise<number> {
   using stop = new Stop()
   let head = path === given ? "" : `${path}\n` // which model of a folder
   const measure = async (T: number, result: (linked: Linked) => Promise<string | undefined>) => {
-    const { tensors } = fitting(options, kernels.usableMemory(), (classifierRows) => {
+    const { tensors } = fitting(options, kernels, (classifierRows) => {
       return evaluationProgram(config, { B, T, precision, platform, classifierRows })
     })
     const program = await Program.link(tensors, kernels)

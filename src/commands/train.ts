@@ -82,7 +82,7 @@ async function run(given: Options): Promise<number> {
   const threads = kernels.host.call("llm_threads", 0)
   const numbers = { precision, bf16, adamw: adamw(options) }
   const rewrites = chooseRewrites(options)
-  const { tensors, classifierRows } = fitting(options, kernels.usableMemory(), (classifierRows) => {
+  const { tensors, classifierRows } = fitting(options, kernels, (classifierRows) => {
     const all = { ...numbers, ...rewrites, classifierRows, platform }
     return trainingProgram(config, { B, T, accumulation, ...all })
   })

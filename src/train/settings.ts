@@ -16,7 +16,9 @@ import {
   SMALL,
 } from "../model/config.ts"
 import type { TrainingOptions } from "../model/program.ts"
+import type { Platform } from "../native/contract.ts"
 import { USUAL } from "../native/device.ts"
+import type { Kernels } from "../native/library.ts"
 import type { Options } from "../options.ts"
 import { CHUNK_ALIGN } from "../program/chunk.ts"
 import type { GeluFusion } from "../program/fuse.ts"
@@ -201,18 +203,23 @@ function chooseClassifierRows(options: Options): number | undefined {
   return rows
 }
 
-/** The program whose classifier works on as many rows at once as --classifier-rows says, or as there is
- * room for in `memory` bytes. */
+// A CPU is as fast on few rows; a GPU wants as many as there is room for.
+const CHUNKS: Record<Platform, number[]> = { cpu: [1], cuda: [64, 16, 4, 1] }
+
+/** The program whose classifier works on as many rows at once as --classifier-rows says, or as the
+ * kernels' memory has room for. */
 export function fitting<P extends ProgramSource>(
   options: Options,
-  memory: number,
+  kernels: Kernels,
   make: (classifierRows?: number) => P,
 ) {
   const given = chooseClassifierRows(options)
-  const tensors = make(given)
-  const { phases, always } = tensors
+  const memory = kernels.usableMemory()
+  const fits = ({ phases, always }: P) => planMemory(phases, always).peak <= memory
+  const whole = make(given)
   const isLeft = options.optionalNumber("classifier-rows") === undefined
-  if (!isLeft || planMemory(phases, always).peak <= memory)
-    return { tensors, classifierRows: given }
-  return { tensors: make(CHUNK_ALIGN), classifierRows: CHUNK_ALIGN }
+  if (!isLeft || fits(whole)) return { tensors: whole, classifierRows: given }
+  const sizes = CHUNKS[kernels.platform].map((chunks) => chunks * CHUNK_ALIGN)
+  const rows = sizes.find((size) => fits(make(size))) ?? CHUNK_ALIGN
+  return { tensors: make(rows), classifierRows: rows }
 }

@@ -3,6 +3,7 @@
 // where a tensor is compared: near zero an element is a difference of larger ones.
 
 import { describe, expect, test } from "bun:test"
+import { openGpu } from "../cuda/kernels.ts"
 import { fixture, fixtureTruth, fixtureWeights } from "../fixtures/weights.ts"
 import { openLibraries, Run, worst } from "./run.ts"
 
@@ -32,7 +33,7 @@ function differences(got: Record<string, Float32Array>): string[] {
   })
 }
 
-for (const { title, kernels } of await openLibraries()) {
+for (const { title, kernels } of [...(await openLibraries()), await openGpu()]) {
   describe(title, () => {
     for (const fuse of [false, true]) {
       const how = fuse ? "with fusions" : "op by op"
