@@ -58,7 +58,7 @@ unpack() {
 export LLM_CACHE=$work/cache LLM_TEST_GPU=1
 mkdir -p "$LLM_CACHE"
 llm() { ./llm "$@"; }
-bun_test() { BUN_BE_BUN=1 ./llm test "$@"; }
+bun_test() { BUN_BE_BUN=1 ./llm test --timeout 120000 "$@"; }
 export -f llm bun_test
 
 machine() {
@@ -117,12 +117,17 @@ for line in open(sys.argv[1]):
     diff <(numbers once) <(numbers again) && same once again 00000020.bin
 }
 
-# A full memory, and a file that is not there, are one line each.
-refusals() {
-    llm train --init gpt2:d48 --batch 512 --context 1024 --classifier-rows 0 --steps 1 --device cuda
-    [ $? -eq 2 ] || return 1
-    LLM_CUDA_LIBRARY=/nowhere.so llm train $SMALL --steps 1 --device cuda
-    [ $? -ne 0 ]
+# More than the GPU's memory is one line.
+refusal() {
+    llm train --init gpt2:d48 --batch 512 --context 1024 --classifier-rows 0 --steps 1 --device cuda \
+        2> "$work/refusal"
+    [ $? -eq 2 ] && cat "$work/refusal" && grep -q '^llm: this run needs .* GB of memory, and the GPU' "$work/refusal"
+}
+
+# The GPU's state, in the logs.
+monitor() {
+    llm train $SMALL --steps 3 --device cuda -lg 1 --out "$work/monitor" > /dev/null &&
+        grep '"device"' "$work/monitor/metrics.jsonl" && grep -q '"powerW"' "$work/monitor/metrics.jsonl"
 }
 
 sanitize() {
@@ -131,7 +136,7 @@ sanitize() {
     compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 20 \
         ./llm train $tiny --device cuda --precision "$2"
 }
-export -f machine losses resume twice refusals sanitize
+export -f machine losses resume twice refusal monitor sanitize
 
 part machine 40 bash -c machine
 part ops 150 bash -c 'bun_test test/cuda/ops.test.ts'
@@ -140,7 +145,8 @@ part train 90 bash -c 'bun_test test/cuda/train.test.ts'
 part losses 90 bash -c losses
 part resume 45 bash -c resume
 part twice 60 bash -c twice
-part refusals 30 bash -c refusals
+part refusal 30 bash -c refusal
+part monitor 30 bash -c monitor
 part memcheck 60 bash -c 'sanitize memcheck bf16'
 part racecheck 60 bash -c 'sanitize racecheck bf16'
 [ ! -e bench/gpu.sh ] || part bench 600 sh bench/gpu.sh $((seconds - SECONDS - 10)) "$out/gpu.md"

@@ -120,7 +120,7 @@ export async function openCuda(): Promise<{ library: DeviceLibrary } | { reason:
   const signatures = await contract()
   if (isOnGpu) {
     const found = await findCuda()
-    if ("missing" in found) return { reason: found.missing }
+    if ("missing" in found) throw new Error(`LLM_TEST_GPU=1, but: ${found.missing}`)
     return { library: DeviceLibrary.open(found.path, signatures, found.cublaslt) }
   }
   const reason = await emulationNeeds()

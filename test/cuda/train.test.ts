@@ -2,17 +2,17 @@
 // is there.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { EMULATED_CUDA } from "../../src/build/emulated.ts"
 import { modelName, stateName } from "../../src/train/checkpoint.ts"
 import { ROOT, run, SHAPE, writeSmallTokens } from "../cli/executable.ts"
-import { isOnGpu } from "./library.ts"
+import { emulationNeeds, isOnGpu } from "./library.ts"
 
 const TIMEOUT_MS = 300_000
-const isThere = isOnGpu || existsSync(EMULATED_CUDA)
-const title = isThere ? "" : " (skipped: the emulated GPU takes a C++ compiler)"
+const reason = isOnGpu ? undefined : await emulationNeeds()
+const title = reason ? ` (skipped: of the emulated GPU ${reason})` : ""
 const variables = isOnGpu ? {} : { LLM_CUDA_LIBRARY: EMULATED_CUDA }
 
 const dir = mkdtempSync(join(tmpdir(), "llm-gpu-"))
@@ -44,7 +44,7 @@ const losses = (out: string): number[] =>
     .split("\n")
     .flatMap((line) => JSON.parse(line).trainLoss ?? [])
 
-describe.skipIf(!isThere)(`a run on a GPU${title}`, () => {
+describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
   for (const precision of ["fp32", "bf16"]) {
     test(
       `in ${precision} has the bits of one that was broken off and resumed, and the CPU's losses`,
