@@ -24,7 +24,7 @@ const AT_ONCE = 2
 
 // Of C++'s run-time nothing is needed: the library loads where there is only glibc.
 const HOST = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics"
-const FLAGS = ["-std=c++17", "-O3", "-Xcompiler", HOST, `-I${join(ROOT, "c")}`]
+const FLAGS = ["-std=c++17", "-O3", `-I${join(ROOT, "c")}`, "-Xcompiler", HOST]
 const LINK = ["-shared", "-cudart=static", "-Xlinker=--as-needed,--exclude-libs=ALL,-znoexecstack"]
 
 /** A source in one of its kinds. */
