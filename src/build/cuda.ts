@@ -22,10 +22,16 @@ const PTX = ["100", "90"] // the first that this nvcc knows
 const VERSIONS = [12, 13]
 const AT_ONCE = 2
 
+// A kernel that calls another means this library's, whatever else the process has loaded by that name.
+const OWN = "-Bsymbolic"
 // Of C++'s run-time nothing is needed: the library loads where there is only glibc.
 const HOST = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics"
 const FLAGS = ["-std=c++17", "-O3", `-I${join(ROOT, "c")}`, "-Xcompiler", HOST]
-const LINK = ["-shared", "-cudart=static", "-Xlinker=--as-needed,--exclude-libs=ALL,-znoexecstack"]
+const LINK = [
+  "-shared",
+  "-cudart=static",
+  `-Xlinker=--as-needed,--exclude-libs=ALL,-znoexecstack,${OWN}`,
+]
 
 /** A source in one of its kinds. */
 interface Unit {

@@ -60,7 +60,12 @@ export async function buildEmulatedCuda(
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, compileSome))
-  await make(EMULATED_CUDA, [compiler, "-shared", ...all.map(({ object }) => object)])
+  await make(EMULATED_CUDA, [
+    compiler,
+    "-shared",
+    "-Wl,-Bsymbolic",
+    ...all.map(({ object }) => object),
+  ])
   return {}
 }
 
