@@ -13,7 +13,7 @@ mkdir -p build/gpu
 ./llm data plays --out-dir build/gpu/data >&2
 
 rm -f build/gpu.tar.xz
-tar -cf - llm "$libraries"/*.so* build/gpu/data node_modules/fast-check node_modules/pure-rand |
+tar -cf - llm "$libraries"/*.so* build/gpu/data node_modules/fast-check node_modules/pure-rand node_modules/mitata |
     xz -T0 -6 > build/gpu.tar.xz
 bytes=$(wc -c < build/gpu.tar.xz)
 echo "build/gpu.tar.xz: $bytes bytes"

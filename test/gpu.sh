@@ -119,7 +119,7 @@ for line in open(sys.argv[1]):
 
 # More than the GPU's memory is one line.
 refusal() {
-    llm train --init gpt2:d48 --batch 512 --context 1024 --classifier-rows 0 --steps 1 --device cuda \
+    llm train --init gpt2:d48 --batch 256 --context 1024 --classifier-rows 0 --steps 1 --device cuda \
         2> "$work/refusal"
     [ $? -eq 2 ] && cat "$work/refusal" && grep -q '^llm: this run needs .* GB of memory, and the GPU' "$work/refusal"
 }

@@ -25,7 +25,8 @@ const AT_ONCE = 2
 // A kernel that calls another means this library's, whatever else the process has loaded by that name.
 const OWN = "-Bsymbolic"
 // Of C++'s run-time nothing is needed: the library loads where there is only glibc.
-const HOST = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics"
+const HOST =
+  "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-ffp-contract=off"
 const FLAGS = ["-std=c++17", "-O3", `-I${join(ROOT, "c")}`, "-Xcompiler", HOST]
 const LINK = [
   "-shared",

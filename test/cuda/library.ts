@@ -36,6 +36,8 @@ export class DeviceLibrary implements Library {
     private readonly device: DeviceFunctions,
     /** Sets the order in which the emulated GPU runs threads and blocks. */
     readonly seed: (seed: number) => void,
+    /** Makes the emulated GPU one of this compute capability, 8 or 9. */
+    readonly capability: (major: number) => void,
   ) {}
 
   /** Takes the first GPU. An empty path to cuBLASLt leaves products to plain kernels. */
@@ -43,12 +45,13 @@ export class DeviceLibrary implements Library {
     const there = [...signatures.values()].filter((signature) => has(path, signature))
     const { symbols } = dlopen(path, ffiSymbols(there))
     const device = dlopen(path, DEVICE).symbols as unknown as DeviceFunctions
-    const seed =
+    const emulated = { emulated_seed: f("void", "i32"), emulated_capability: f("void", "i32") }
+    const { emulated_seed: seed, emulated_capability: capability } =
       path === EMULATED_CUDA
-        ? dlopen(path, { emulated_seed: f("void", "i32") }).symbols.emulated_seed
-        : () => {}
+        ? dlopen(path, emulated).symbols
+        : { emulated_seed: () => {}, emulated_capability: () => {} }
     const functions = symbols as unknown as NativeFunctions
-    const library = new DeviceLibrary(signatures, functions, device, seed)
+    const library = new DeviceLibrary(signatures, functions, device, seed, capability)
     library.check(device.device_open(0, Buffer.from(`${cublaslt}\0`)))
     return library
   }

@@ -64,6 +64,10 @@ cudaError_t cudaDriverGetVersion(int *version) {
 }
 cudaError_t cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
 
+// The major number of its compute capability: kernels may have other ways on later GPUs.
+static int capability = 9;
+extern "C" void emulated_capability(int major) { capability = major; }
+
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     if (device != 0) return cudaSetDevice(device);
     *properties = {};
@@ -73,7 +77,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     properties->sharedMemPerBlockOptin = MAX_SHARED;
     properties->sharedMemPerMultiprocessor = MAX_SHARED + 1024;
     properties->multiProcessorCount = 3; // few, and no power of two
-    properties->major = 9;
+    properties->major = capability;
     properties->warpSize = 32;
     properties->maxThreadsPerBlock = 1024;
     properties->l2CacheSize = 1 << 20;

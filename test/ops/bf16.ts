@@ -6,7 +6,7 @@ import type { Contract } from "../../src/native/contract.ts"
 import { type Argument, type Case, type Drawn, NULL, type Output, type Tolerance } from "./case.ts"
 import { Random } from "./random.ts"
 
-const EPS_BF16 = 2 ** -7 // from 1 to the next number
+export const EPS_BF16 = 2 ** -7 // from 1 to the next number
 
 /** Draws numbers that bf16 can hold. */
 export class Bf16Random extends Random {
