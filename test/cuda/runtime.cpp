@@ -64,9 +64,8 @@ cudaError_t cudaDriverGetVersion(int *version) {
 }
 cudaError_t cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
 
-// The major number of its compute capability: kernels may have other ways on later GPUs.
 static int capability = 9;
-extern "C" void emulated_capability(int major) { capability = major; }
+void emulated_capability(int major) { capability = major; }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     if (device != 0) return cudaSetDevice(device);
