@@ -1,13 +1,15 @@
 // What a training step must cost on a device of given limits, before anything runs there: for every
-// kernel and shape the operations, the least traffic, and the longer of the two times they take.
+// kernel and shape the operations, the least traffic, and the longer of the two times they take; and
+// beside it, where the device is at hand, what they do take.
 
-import { ADAMW, phasesOf } from "../src/bench/step.ts"
+import { callByCall } from "../src/bench/calls.ts"
+import { ADAMW, phasesOf, readyStep } from "../src/bench/step.ts"
 import { digits, duration, giga, percent, table } from "../src/bench/table.ts"
 import { namedArguments, type Work, workOf } from "../src/bench/work.ts"
 import { type Config, trainingFlops } from "../src/model/config.ts"
-import { trainingProgram } from "../src/model/program.ts"
+import { type TrainingProgram, trainingProgram } from "../src/model/program.ts"
 import { kernelOf, type Precision } from "../src/native/contract.ts"
-import { contract } from "../src/native/library.ts"
+import { contract, type Kernels } from "../src/native/library.ts"
 import { type Arg, type Call, isTensor } from "../src/program/tensor.ts"
 
 export interface Limits {
@@ -29,40 +31,65 @@ interface Line extends Work {
   sizes: string
   calls: number
   seconds: number
+  measured: number
 }
+const SUMMED = ["calls", "flops", "bytes", "seconds", "measured"] as const
 
 const SIZES = ["N", "C", "OC", "B", "T", "NH", "V", "n"]
 
-/** A Markdown report on the floor of one step without accumulation. */
+/** A Markdown report on the floor of one step without accumulation; with kernels, on the times that
+ * they take call by call. */
 export async function benchBudget(
-  { config, B, T, precision }: BudgetShape,
+  shape: BudgetShape,
   limits: Limits,
+  kernels?: Kernels,
 ): Promise<string> {
-  const source = trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW, precision })
+  const { config, B, T, precision } = shape
+  const { source, ms } = kernels ? await measure(shape, kernels) : { source: planned(shape) }
   const signatures = await contract()
   const lines = new Map<string, Line>()
-  for (const call of phasesOf(source).flatMap(({ phase }) => phase.calls)) {
+  const calls = phasesOf(source).flatMap(({ phase }) => phase.calls)
+  calls.forEach((call, i) => {
     const line = lineOf(call, kernelOf(signatures, call.kernel, precision), limits)
+    line.measured = (ms?.[i] ?? 0) / 1000
     const key = `${line.kernel} ${line.sizes}`
     const sum = lines.get(key)
     if (!sum) lines.set(key, line)
-    else for (const part of ["calls", "flops", "bytes", "seconds"] as const) sum[part] += line[part]
-  }
+    else for (const part of SUMMED) sum[part] += line[part]
+  })
   const sorted = [...lines.values()].sort((a, b) => b.seconds - a.seconds)
   const total = sorted.reduce((sum, { seconds }) => sum + seconds, 0)
-  const rows = sorted.map(({ kernel, sizes, calls, flops, bytes, seconds }) => [
+  const rows = sorted.map(({ kernel, sizes, calls, flops, bytes, seconds, measured }) => [
     ...[kernel, sizes, `${calls}`, flops > 0 ? giga(flops) : "", giga(bytes)],
     ...[flops / limits.flops > bytes / limits.bandwidth ? "arithmetic" : "memory"],
     ...[duration(1000 * seconds), percent(seconds / total)],
+    ...(ms ? [duration(1000 * measured), percent(seconds / measured)] : []),
   ])
   const headings = ["kernel", "sizes", "calls:", "GFLOP:", "GB:", "limit", "least time:", "share:"]
+  if (ms) headings.push("measured:", "of the limit:")
   const tokens = B * T
   const mfu = (trainingFlops(config, T) * tokens) / total / limits.flops
+  const all = duration(ms?.reduce((sum, one) => sum + one, 0) ?? 0)
   const head =
     `${source.title}\n\nLimits: ${digits(limits.flops / 1e12)} TFLOP/s, ` +
     `${digits(limits.bandwidth / 1e12)} TB/s. No step takes less than ${duration(1000 * total)}: ` +
-    `${digits(tokens / total)} tokens/s, an MFU of ${percent(mfu)}.\n\n`
+    `${digits(tokens / total)} tokens/s, an MFU of ${percent(mfu)}.\n` +
+    `${ms ? `All calls, measured one by one, take ${all}.\n` : ""}\n`
   return head + table(headings, rows)
+}
+
+function planned({ config, B, T, precision }: BudgetShape): TrainingProgram {
+  return trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW, precision })
+}
+
+const PASSES = 5
+
+/** The step of these kernels, and the milliseconds of each of its calls. */
+async function measure(shape: BudgetShape, kernels: Kernels) {
+  const { source, program } = await readyStep(kernels, shape)
+  const calls = await callByCall(program, phasesOf(source), kernels, shape.precision, PASSES)
+  program.free()
+  return { source, ms: calls.map(({ ms }) => ms) }
 }
 
 function lineOf(call: Call, signature: ReturnType<typeof kernelOf>, limits: Limits): Line {
@@ -76,6 +103,7 @@ function lineOf(call: Call, signature: ReturnType<typeof kernelOf>, limits: Limi
     kernel: call.kernel,
     sizes: [...sizes, ...options].join(", "),
     calls: 1,
+    measured: 0,
     seconds: Math.max(work.flops / limits.flops, work.bytes / limits.bandwidth),
   }
 }

@@ -24,11 +24,11 @@ bun run bench step [options]     the whole training step, by phase and by kind o
 bun run bench sample [options]   tokens a second of a sampler, against memory
 bun run bench shared [options]   a step with one core loaded by another process
 bun run bench start [options]    from the command to the first step
-bun run bench budget [options]   the least time a step takes on a device of given limits; runs nothing
+bun run bench budget [options]   the least time a step takes on a device of given limits
 
   --threads N       threads of the kernels (the cores this process may use)
   --precision NAME  fp32, bf16 (fp32); of kernels, step, sample and budget
-  --library NAME    kernel library, such as x86-64-v3 (the best that this CPU runs)
+  --library NAME    kernel library, such as x86-64-v3 or cuda (the best that this CPU runs)
   --help
 
 Kernels:
@@ -47,6 +47,7 @@ Step:
 Budget:
   --teraflops N     of products in that precision (790: bf16 on an H200, measured)
   --terabytes N     of memory, a second (4.3: the same)
+  --measure         what it does take beside it, with the kernels of --library
 
 A percentage is of the peak in that precision, or of the memory bandwidth, measured in the same run. Kernels are
 timed over and over on the same operands, which stay in the caches as far as they fit: more than
@@ -72,12 +73,21 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
     },
   },
   budget: {
-    options: ["init", "batch", "context", "precision", "teraflops", "terabytes"],
-    run: ({ values }) => {
-      const precision = values.precision === "bf16" ? "bf16" : "fp32"
+    options: ["init", "batch", "context", "precision", "teraflops", "terabytes", "measure"],
+    run: ({ kernels, values }) => {
+      const precision = values.measure
+        ? precisionOf(values.precision, kernels)
+        : values.precision === "bf16"
+          ? "bf16"
+          : "fp32"
       const flops = 1e12 * positive("--teraflops", values.teraflops, 790)
       const bandwidth = 1e12 * positive("--terabytes", values.terabytes, 4.3)
-      return benchBudget({ ...shape(values), precision }, { flops, bandwidth })
+      const limits = { flops, bandwidth }
+      return benchBudget(
+        { ...shape(values), precision },
+        limits,
+        values.measure ? kernels : undefined,
+      )
     },
   },
   shared: { options: [], run: ({ kernels }) => benchShared(kernels) },
@@ -153,7 +163,7 @@ function parse(args: string[]) {
       args,
       allowPositionals: true,
       options: {
-        ...{ help: flag, quick: flag, threads: text, library: text },
+        ...{ help: flag, quick: flag, measure: flag, threads: text, library: text },
         ...{ init: text, batch: text, context: text, steps: text, precision: text },
         ...{ teraflops: text, terabytes: text },
       },
