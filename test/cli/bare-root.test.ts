@@ -78,6 +78,12 @@ describe.skipIf(reason !== undefined)(`in a root with nothing but glibc${title}`
     TIMEOUT_MS,
   )
 
+  test("a GPU that is asked for is missed in one line", async () => {
+    const { code, stdout, stderr } = await inRoot(...step, "--device", "cuda")
+    expect(stderr).toMatch(/^llm: --device cuda: no [^\n]*\(or try --device cpu\)\n$/)
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" })
+  })
+
   test(
     "info describes the machine",
     async () => {
