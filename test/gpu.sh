@@ -68,7 +68,7 @@ machine() {
 
 # Small runs on the built-in corpus. Nothing but the steps.
 QUIET='--val-every 0 --sample-every 0'
-SMALL="--layers 4 --heads 2 --channels 128 --batch 4 --context 128 $QUIET"
+SMALL="--layers 4 --heads 2 --channels 128 --batch 2 --context 128 $QUIET"
 D12="--init gpt2:d12 --batch 8 --context 1024 $QUIET"
 export QUIET SMALL D12 work
 
