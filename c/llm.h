@@ -79,7 +79,7 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
  * residual (N,OC) or NULL; scratch: LLM_MATMUL_SCRATCH(N, C) floats.
  * A row of out has the same bits whatever the other rows are, and however many: in all products of
  * fewer than LLM_FEW_ROWS rows, and in all others; on a GPU, in all others of equally many rows, and
- * a product in bf16 may be rounded before a residual, or what it is added to, comes on top. */
+ * a product in bf16 may be rounded before a bias, a residual, or what it is added to, comes on top. */
 void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
                           const real *bias, const real *residual, float *scratch, int N, int C,
                           int OC);
