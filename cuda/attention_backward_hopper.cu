@@ -1,6 +1,6 @@
-/* attention_backward for Hopper, in two kernels that need no sums across blocks: one owns keys, past
- * which queries stream, for dk and dv; one owns queries, past which keys stream, for dq. Both make the
- * probabilities again. */
+/* attention_backward for Hopper, in two kernels that need no sums across blocks: one owns queries, past
+ * which keys stream, for dq, and makes delta; one owns keys, past which queries stream, for dk and dv.
+ * Both make the probabilities again. */
 #define LLM_BF16 // the only kind
 #include "attention_hopper.h"
 
@@ -122,6 +122,19 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
 
 constexpr int QUERY_STAGES = 3;
 
+/* The sum of dout·out over D channels of one row, of which four neighbouring lanes take a part each. */
+template <int D> DEVICE float sum_of_products(const bf16 *dout, const bf16 *out) {
+    float sum = 0;
+#pragma unroll
+    for (int at = threadIdx.x % 4 * 8; at < D; at += 32) {
+        const Pack<bf16> a = load_pack(dout + at), b = load_pack(out + at);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum = fmaf(widen(a.at[i]), widen(b.at[i]), sum);
+    }
+    sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+    return sum + __shfl_xor_sync(ALL_LANES, sum, 2);
+}
+
 template <int D, int W>
 KERNEL __launch_bounds__(THREADS<W>, 1)
 queries_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap douts,
@@ -168,10 +181,12 @@ queries_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Te
     float dq[D / 8][4] = {}, lse[2], delta[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const i64 at = ((i64)share.b * x.NH + share.h) * T + query + i * 8;
-        const bool present = query + i * 8 < T;
-        lse[i] = present ? x.lse[at] * LOG2E : INFINITY;
-        delta[i] = present ? x.delta[at] : 0;
+        const int row = query + i * 8;
+        const i64 at = ((i64)share.b * x.NH + share.h) * T + row;
+        const i64 channel = ((i64)share.b * T + min(row, T - 1)) * C + share.h * D;
+        delta[i] = sum_of_products<D>(x.dout + channel, x.out + channel);
+        lse[i] = row < T ? x.lse[at] * LOG2E : INFINITY;
+        if (row < T && threadIdx.x % 4 == 0) x.delta[at] = delta[i];
     }
     barrier_wait(&own_full, 0);
     for (int t = 0; t < tiles; t++) {
@@ -227,8 +242,8 @@ template <int D> static bool differentiate(const Gradients &x) {
     TensorMap qkv, douts;
     if (!make_map(&qkv, x.qkv, 3 * x.NH * D, x.T, x.B)) return false;
     if (!make_map(&douts, x.dout, x.NH * D, x.T, x.B)) return false;
-    launch_rows<2>(keys_hopper<D, 2>, KEY_STAGES<D>, D, qkv, douts, x);
     launch_rows<GROUPS<D>>(queries_hopper<D, GROUPS<D>>, QUERY_STAGES, D, qkv, douts, x);
+    launch_rows<2>(keys_hopper<D, 2>, KEY_STAGES<D>, D, qkv, douts, x);
     return true;
 }
 
