@@ -14,7 +14,7 @@ mkdir -p build/gpu
 
 rm -f build/gpu.tar.xz
 tar -cf - llm "$libraries"/*.so* build/gpu/data node_modules/fast-check node_modules/pure-rand node_modules/mitata |
-    xz -T0 -6 > build/gpu.tar.xz
+    xz -T0 -2 > build/gpu.tar.xz
 bytes=$(wc -c < build/gpu.tar.xz)
 echo "build/gpu.tar.xz: $bytes bytes"
 [ "$bytes" -le 60000000 ] || { echo "that is above 60 MB"; exit 1; }

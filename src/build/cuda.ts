@@ -24,9 +24,11 @@ const AT_ONCE = 2
 
 // A kernel that calls another means this library's, whatever else the process has loaded by that name.
 const OWN = "-Bsymbolic"
-// Of C++'s run-time nothing is needed: the library loads where there is only glibc.
-const HOST =
-  "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-ffp-contract=off"
+// Of C++'s run-time nothing is needed: the library loads where there is only glibc. New weights are the
+// same bits wherever they are drawn, so that no product and sum of theirs may become one operation.
+const HOST = ["-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
+  .concat("-fno-threadsafe-statics", "-ffp-contract=off")
+  .join()
 const FLAGS = ["-std=c++17", "-O3", `-I${join(ROOT, "c")}`, "-Xcompiler", HOST]
 const LINK = [
   "-shared",
