@@ -1,5 +1,6 @@
 // Mistakes that a user can make: arguments → what the one line says.
 
+import { existsSync } from "node:fs"
 import { command as convert } from "../../src/commands/convert.ts"
 import { command as data } from "../../src/commands/data.ts"
 import { command as emit } from "../../src/commands/emit.ts"
@@ -12,6 +13,10 @@ import { BF16_INSTRUCTIONS } from "../../src/native/device.ts"
 import { BF16_LIBRARIES, bestCpuLibrary } from "../../src/native/library.ts"
 
 export type Row = [args: string, message: string | RegExp]
+
+/** Where there is a GPU, that is no mistake. */
+const withoutGpu = (args: string): Row[] =>
+  existsSync("/dev/nvidiactl") ? [] : [[args, "--device cuda: no NVIDIA GPU: there is no"]]
 
 // ---- rows from the option tables ----
 
@@ -100,10 +105,11 @@ export const CONTRADICTIONS: Row[] = [
   ["plan --classifier-rows 100", "--classifier-rows 100 is not a multiple of 384 (try 384, or"],
   ["train --threads 1024", /--threads 1024 is far above the \d+ cores .*\(try --threads \d+\)/],
   ["train --tf32 1", "--tf32 1: only a GPU has TF32"],
+  ["train --device cpu -lg 5", "--log-device 5 needs a GPU (leave it out on a CPU)"],
   ["train --resume", "--resume needs --out FOLDER"],
   ["train --checkpoint-every 10", "--checkpoint-every needs --out FOLDER"],
   ["train -nk 2", "--keep needs --out FOLDER"],
-  ["train --device cuda", "--device cuda: this build has no CUDA library"],
+  ...withoutGpu("train --device cuda"),
   ["train --vocab 97", "--vocab 97 is below 50257"],
   ["train --init gpt2:d13", "--init gpt2:d13 is no preset (there are gpt2:d6, "],
   ["train --init gpt3:c1", "--init gpt3:c1 is no preset"],
@@ -128,7 +134,7 @@ export const CONTRADICTIONS: Row[] = [
   ["eval model.bin --batch 1000000000", "--batch 1000000000 is not a whole number"],
   ["eval model.bin", "model.bin: its vocabulary of 13 is below 50257, the built-in corpus's"],
   ["eval model.bin --val-batches 3 --hellaswag choices.bin", "--val-batches 3 goes with --val"],
-  [`${EVAL} --device cuda`, "--device cuda: this build has no CUDA library"],
+  ...withoutGpu(`${EVAL} --device cuda`),
   [`${EVAL} --classifier-rows 100`, "--classifier-rows 100 is not a multiple of 384"],
   ["data plays --from x", "--from x goes with tinyshakespeare"],
   ["data plays --val-fraction 0.5", "--val-fraction 0.5 goes with your own text"],

@@ -59,10 +59,11 @@ static void prepare_block() {
 
 /* Says who waits for whom when no fiber can go on. */
 static void describe_wait() {
-    int at_barrier = 0, in_call = 0, missing = -1;
+    int at_barrier = 0, in_call = 0, waiting = 0, missing = -1;
     Fiber *caller = nullptr;
     for (int t = 0; t < block.threads; t++) {
         if (block.fibers[t].state == State::AT_BARRIER) at_barrier++;
+        if (block.fibers[t].state == State::WAITING) waiting++;
         if (block.fibers[t].state == State::IN_WARP_CALL) in_call++, caller = &block.fibers[t];
     }
     if (caller) {
@@ -70,9 +71,13 @@ static void describe_wait() {
         missing = absent ? __builtin_ctz(absent) : -1;
         snprintf(block.failure, sizeof block.failure,
                  "thread %d of block %d,%d,%d waits in a warp-wide call that lane %d never makes "
-                 "(in the block %d in such calls, %d at a barrier, %d ended)",
+                 "(in the block %d in such calls, %d at a barrier, %d at one of theirs, %d ended)",
                  caller->thread, blockIdx.x, blockIdx.y, blockIdx.z, missing, in_call, at_barrier,
-                 block.ended);
+                 waiting, block.ended);
+    } else if (waiting) {
+        snprintf(block.failure, sizeof block.failure,
+                 "%d of %d threads of block %d,%d,%d wait at an mbarrier whose phase never ends",
+                 waiting, block.threads, blockIdx.x, blockIdx.y, blockIdx.z);
     } else {
         snprintf(block.failure, sizeof block.failure,
                  "%d of %d threads of block %d,%d,%d wait at a barrier that the others never reach",

@@ -1,7 +1,8 @@
 // Every kernel of the CUDA library over the one table of cases, held against the reference: on the
 // emulated GPU, in several orders of threads and blocks; with LLM_TEST_GPU=1 on the GPU that is there.
 
-import { describe, test } from "bun:test"
+import { describe, expect, test } from "bun:test"
+import { contract } from "../../src/native/library.ts"
 import { checkLibrary, checkLibraryNaN, forAll, type Way } from "../ops/agreement.ts"
 import { EPS_BF16 } from "../ops/bf16.ts"
 import { type Argument, type Case, NULL, type Output } from "../ops/case.ts"

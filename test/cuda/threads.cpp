@@ -111,6 +111,24 @@ int barrier(int value) {
     return block.outcome;
 }
 
+void wait(const void *place) {
+    block.running->state = State::WAITING;
+    block.running->place = place;
+    set_ready(*block.running, false);
+    leave();
+}
+
+void wake(const void *place) {
+    for (int t = 0; t < block.threads; t++) {
+        Fiber &fiber = block.fibers[t];
+        if (fiber.state != State::WAITING || fiber.place != place) continue;
+        fiber.state = State::READY;
+        set_ready(fiber, true);
+        for (int w = 0; w < block.warp_count; w++)
+            if (block.order[w] == t / LANES) block.ready_warps |= 1u << w;
+    }
+}
+
 static void finish_warp_call(Warp &warp, Fiber *lanes, uint32_t mask, Call call) {
     uint32_t ballot = 0;
     for (int i = 0; i < LANES; i++) {

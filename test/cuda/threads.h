@@ -18,7 +18,7 @@ struct Copy {
     int bytes, valid;
 };
 
-enum class State { FRESH, READY, IN_WARP_CALL, AT_BARRIER, ENDED };
+enum class State { FRESH, READY, IN_WARP_CALL, AT_BARRIER, WAITING, ENDED };
 
 struct Fiber {
     Context context;
@@ -30,6 +30,7 @@ struct Fiber {
     uint32_t mask;
     int source;
     uint64_t value;
+    const void *place;          // what it waits for, if it is WAITING
     std::vector<Copy> copies;   // asked for, not yet done
     std::vector<size_t> groups; // how many of them there were at each commit
 };

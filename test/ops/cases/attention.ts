@@ -203,6 +203,8 @@ export const attentionCases: Case[] = [
   ),
   decode({ B: 3, T: 1, NH: 2, HS: 20, maxT: 300, positions: [299, 0, 256] }),
   decode({ B: 3, T: 70, NH: 2, HS: 64, maxT: 200, positions: [0, 59, 130] }),
+  decode({ B: 3, T: 1, NH: 2, HS: 64, maxT: 1024, positions: [1023, 600, 5] }),
+  decode({ B: 1, T: 1, NH: 1, HS: 128, maxT: 2048, positions: [2000] }),
   // Several sequences of different lengths, several new tokens each, some up to the last row.
   ...HEADS.map((HS, i) => {
     const [B, T] = [1 + (i % 4), TIMES[(i * 7) % 16]!]

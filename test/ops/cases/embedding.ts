@@ -94,11 +94,14 @@ const edges: Case[] = tuples(16, 1).flatMap(([C], i) => {
   return [forward(sizes, bit(i, 0) ? positions : undefined), backward(sizes, bit(i, 0), bit(i, 1))]
 })
 
-// Rows of whole vectors; more tokens than a block of threads, nearly all of one kind.
+// Rows of whole vectors; more tokens than a block of threads, nearly all of one kind; a token's rows
+// far apart.
 const wide = { B: 2, T: 60, C: 768, Vp: 70, maxT: 64 }
 const many = { B: 9, T: 200, C: 8, Vp: 2, maxT: 200 }
+const far = { B: 2, T: 700, C: 24, Vp: 5, maxT: 701 }
 export const embeddingCases: Case[] = [
   ...edges,
   ...[forward(wide, undefined), backward(wide, true, false)],
   ...[forward(many, undefined), backward(many, false, true)],
+  backward(far, true, false),
 ]
