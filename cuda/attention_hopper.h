@@ -1,6 +1,6 @@
 /* What the attention kernels for Hopper share: blocks of W warpgroups, each with 64 rows of its own, past
- * which tiles of other rows stream; one warpgroup more, of which a thread tells the copy engine what to
- * fetch. Registers go to those that compute. */
+ * which tiles of other rows stream, fetched by the copy engine STAGES tiles ahead. Several blocks share
+ * a multiprocessor, so that one computes while another begins, waits or ends. */
 #ifndef LLM_ATTENTION_HOPPER_H
 #define LLM_ATTENTION_HOPPER_H
 
@@ -13,36 +13,30 @@
 #endif
 
 constexpr int GROUP = 4 * WARP, GROUP_ROWS = 64;
-/* A block of W groups and the copying one starts with 4·128 threads of 128 registers, or 3·128 of 168,
- * and shares them out anew. */
-template <int W> constexpr int REGISTERS = W == 3 ? 160 : 240;
-template <int W> constexpr int COPYING_REGISTERS = W == 3 ? 32 : 24;
-template <int W> constexpr int THREADS = (W + 1) * GROUP;
-/* As many groups as there are registers for, where D channels of sums take D/2 a thread. */
-template <int D> constexpr int GROUPS = D == 64 ? 3 : 2;
+template <int W> constexpr int THREADS = W * GROUP;
 
-/* Tiles of two tensors on their way: `full` when one has come, `empty` when all have read it. */
+/* Tiles on their way: `full` when one has come, `empty` when all have read it. */
 template <int STAGES> struct Ring {
-    Barrier full[2][STAGES], empty[2][STAGES];
+    Barrier full[STAGES], empty[STAGES];
 };
 
 /* By one thread, before a barrier of the block. A tile is full after `arrivals` and its bytes. */
 template <int STAGES> DEVICE void ring_init(Ring<STAGES> &ring, int arrivals, int groups) {
-    for (int which = 0; which < 2; which++)
-        for (int stage = 0; stage < STAGES; stage++) {
-            barrier_init(&ring.full[which][stage], arrivals);
-            barrier_init(&ring.empty[which][stage], groups * GROUP / WARP);
-        }
+    for (int stage = 0; stage < STAGES; stage++) {
+        barrier_init(&ring.full[stage], arrivals);
+        barrier_init(&ring.empty[stage], groups * GROUP / WARP);
+    }
 }
-template <int STAGES> DEVICE void await_full(Ring<STAGES> &ring, int which, int tile) {
-    barrier_wait(&ring.full[which][tile % STAGES], tile / STAGES & 1);
+template <int STAGES> DEVICE void await_full(Ring<STAGES> &ring, int tile) {
+    barrier_wait(&ring.full[tile % STAGES], tile / STAGES & 1);
 }
-template <int STAGES> DEVICE void await_empty(Ring<STAGES> &ring, int which, int tile) {
-    barrier_wait(&ring.empty[which][tile % STAGES], tile / STAGES & 1 ^ 1);
+/* Before a tile is fetched: until all have read the one that had its place. */
+template <int STAGES> DEVICE void await_empty(Ring<STAGES> &ring, int tile) {
+    barrier_wait(&ring.empty[tile % STAGES], tile / STAGES & 1 ^ 1);
 }
 /* By every warp that has read a tile. */
-template <int STAGES> DEVICE void release(Ring<STAGES> &ring, int which, int tile) {
-    if (threadIdx.x % WARP == 0) barrier_arrive(&ring.empty[which][tile % STAGES]);
+template <int STAGES> DEVICE void release(Ring<STAGES> &ring, int tile) {
+    if (threadIdx.x % WARP == 0) barrier_arrive(&ring.empty[tile % STAGES]);
 }
 
 /* Starts to copy a tile: `height` rows of D channels from `row` and `channel` on. */

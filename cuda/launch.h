@@ -26,8 +26,8 @@ void keep_error(cudaError_t error);
 /* Queues kernel(args...) on grid × block threads with `shared` bytes of dynamic shared memory. */
 template <typename... P, typename... A>
 static inline void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... args) {
-    // Above 48 KB a kernel must be allowed to.
-    if (shared > 48 * 1024)
+    // Above 48 KB, its static shared memory included, a kernel must be allowed to.
+    if (shared > 32 * 1024)
         keep_error(cudaFuncSetAttribute((const void *)kernel,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
     cudaLaunchConfig_t config = {};
