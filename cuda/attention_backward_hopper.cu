@@ -221,7 +221,7 @@ bool differentiate_hopper(const Gradients &x) {
     if (!make_map(&douts, x.dout, C, x.T, x.B)) return false;
     if (x.HS == 64) {
         launch_rows(queries_hopper<64, 2, 4>, 2, qkv, douts, x);
-        launch_rows(keys_hopper<64, 3, 3>, 3, qkv, douts, x);
+        launch_rows(keys_hopper<64, 2, 3>, 2, qkv, douts, x);
     } else {
         launch_rows(queries_hopper<128, 2, 2>, 2, qkv, douts, x);
         launch_rows(keys_hopper<128, 2, 1>, 2, qkv, douts, x);

@@ -161,14 +161,6 @@ template <int N> DEVICE void wait_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* Registers a thread of this warpgroup has from here on, a multiple of 8. */
-template <int N> DEVICE void fewer_registers() {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
-}
-template <int N> DEVICE void more_registers() {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
-}
-
 /* A barrier whose phase ends when `arrivals` have been made and the announced bytes have come. */
 struct Barrier {
     unsigned long long state;

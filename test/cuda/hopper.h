@@ -70,8 +70,6 @@ DEVICE void add_weighted(float (&out)[N / 8][4], const u32 (&a)[4], Operand b) {
 DEVICE void start_products() { __syncwarp(); }
 DEVICE void commit_products() {}
 template <int N> DEVICE void wait_products() { __syncwarp(); }
-template <int N> DEVICE void fewer_registers() {}
-template <int N> DEVICE void more_registers() {}
 
 struct Barrier {
     int arrivals, missing, bytes, phase;
