@@ -2,7 +2,6 @@
 // may take long: on a machine that others use too, 5 seconds, the runner's default, are not enough.
 
 import { plugin } from "bun"
-import { buildEmulatedCuda } from "../src/build/emulated.ts"
 import { buildNative } from "../src/build/native.ts"
 import { isSanitized } from "./sanitizers.ts"
 
@@ -13,10 +12,6 @@ const isOnGpu = process.env.LLM_TEST_GPU === "1" // there, time is dear, and not
 const purpose = isSanitized ? "sanitizers" : isOnGpu ? "use" : "tests"
 const { warning } = await buildNative((line) => console.error(line), purpose)
 if (warning) console.error(`warning: ${warning}`)
-if (!isSanitized && !isOnGpu) {
-  const { missing } = await buildEmulatedCuda((line) => console.error(line))
-  if (missing) console.error(`warning: no emulated GPU: ${missing}`)
-}
 
 // The default can only be set by each file itself, for its own tests.
 plugin({

@@ -40,7 +40,8 @@ const signatures = parseContract(
 )
 
 const reason = await emulationNeeds()
-describe.skipIf(reason !== undefined)(`the emulated GPU${reason ? ` (${reason})` : ""}`, () => {
+const heading = reason ? `skipped: ${reason}` : "the emulated GPU"
+describe.skipIf(reason !== undefined)(heading, () => {
   const open = () => DeviceLibrary.open(EMULATED_CUDA, signatures, "")
   const expected = Float32Array.from({ length: 256 }, (_, i) => 255 - i)
 

@@ -1,8 +1,7 @@
 // The CUDA kernels under test: on the emulated GPU, or with LLM_TEST_GPU=1 on the one that is there.
 
 import { dlopen, type FFITypeOrString } from "bun:ffi"
-import { existsSync } from "node:fs"
-import { EMULATED_CUDA } from "../../src/build/emulated.ts"
+import { buildEmulatedCuda, EMULATED_CUDA } from "../../src/build/emulated.ts"
 import type { Contract, Signature } from "../../src/native/contract.ts"
 import { instructionSets } from "../../src/native/cpu.ts"
 import { findCuda } from "../../src/native/cuda.ts"
@@ -111,11 +110,12 @@ function has(path: string, signature: Signature): boolean {
   }
 }
 
-/** Why there is no emulated GPU here; undefined where there is one. */
+/** Builds the emulated GPU if need be: tests that take none do without. Returns why there is none. */
 export async function emulationNeeds(): Promise<string | undefined> {
-  if (!existsSync(EMULATED_CUDA)) return "it takes a C++ compiler"
   const runs = process.arch !== "x64" || (await instructionSets()).includes("x86-64-v3")
-  return runs ? undefined : "it takes AVX2"
+  if (!runs) return "no emulated GPU: it takes AVX2"
+  const { missing } = await buildEmulatedCuda((line) => console.error(line))
+  return missing && `no emulated GPU: ${missing}`
 }
 
 /** The kernels under test, or why there are none. */
@@ -127,6 +127,6 @@ export async function openCuda(): Promise<{ library: DeviceLibrary } | { reason:
     return { library: DeviceLibrary.open(found.path, signatures, found.cublaslt) }
   }
   const reason = await emulationNeeds()
-  if (reason) return { reason: `of the emulated GPU ${reason}` }
+  if (reason) return { reason }
   return { library: DeviceLibrary.open(EMULATED_CUDA, signatures, "") }
 }

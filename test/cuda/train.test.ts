@@ -12,7 +12,7 @@ import { emulationNeeds, isOnGpu } from "./library.ts"
 
 const TIMEOUT_MS = 300_000
 const reason = isOnGpu ? undefined : await emulationNeeds()
-const title = reason ? ` (skipped: of the emulated GPU ${reason})` : ""
+const title = reason ? ` (skipped: ${reason})` : ""
 const variables = isOnGpu ? {} : { LLM_CUDA_LIBRARY: EMULATED_CUDA }
 
 const dir = mkdtempSync(join(tmpdir(), "llm-gpu-"))
