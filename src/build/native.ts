@@ -58,9 +58,11 @@ export const SANITIZERS = [
 ]
 const SANITIZED_DIR = join(NATIVE_BUILD_DIR, "sanitized")
 
-// errno and traps cost speed and nobody reads them; everything that could hide a NaN stays off.
+// errno and traps cost speed and nobody reads them; everything that could hide a NaN stays off. All
+// libraries have the contract's names: a kernel that calls another means its own library's, whichever
+// the process loaded first.
 const FLAGS = "-std=gnu11 -O3 -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math"
-  .concat(" -ffp-contract=fast -Wall -Wextra -Wl,-rpath,$ORIGIN -Wl,-z,noexecstack")
+  .concat(" -ffp-contract=fast -Wall -Wextra -Wl,-rpath,$ORIGIN -Wl,-z,noexecstack -Wl,-Bsymbolic")
   .split(" ")
 
 /** The C compiler: $CC, gcc or clang; undefined where there is none. */
