@@ -11,12 +11,23 @@ mkdirSync(join(dir, ".ci"))
 mkdirSync(join(dir, "bin"))
 cpSync(join(ROOT, ".ci", "run"), join(dir, ".ci", "run"))
 cpSync(join(ROOT, "package.json"), join(dir, "package.json"))
-writeFileSync(join(dir, "bin", "gcc"), "#!/bin/sh\n", { mode: 0o755 })
+for (const compiler of ["gcc", "g++"]) {
+  writeFileSync(join(dir, "bin", compiler), "#!/bin/sh\n", { mode: 0o755 })
+}
 afterAll(() => rmSync(dir, { recursive: true }))
 
 const NAMES = "(pass) one\n(pass) two [1.00ms]\n(skip) three\n(fail) four\n"
 const SEVEN = " 7 pass\n 0 fail\nRan 7 tests across 2 files. [1s]\n"
 const CLOSING = " 2 pass\n 1 skip\n 1 fail\n 9 expect() calls\nRan 4 tests across 1 file. [1.00s]\n"
+
+/** Runs it with an npm of which each command does what the cases of a shell say, all others nothing. */
+function runWith(cases: string) {
+  const npm = `#!/bin/bash\ncase "$*" in\n${cases}\nesac\n`
+  writeFileSync(join(dir, "bin", "npm"), npm, { mode: 0o755 })
+  const env = { ...process.env, PATH: `${join(dir, "bin")}:${process.env.PATH}` }
+  return run([join(dir, ".ci", "run")], { cwd: dir, env })
+}
+const OTHERS = `test | "run test:sanitize") cat "${dir}/other" ;;`
 
 test.each([
   ["all that passed", SEVEN, "exit 0", 0, [7, 0, 0]],
@@ -29,17 +40,19 @@ test.each([
   for (const which of ["test", "run test:sanitize"]) {
     writeFileSync(join(dir, "output"), output)
     writeFileSync(join(dir, "other"), SEVEN)
-    const npm = `#!/bin/bash
-case "$*" in
-"${which}") cat "${dir}/output"; ${end} ;;
-test | "run test:sanitize") cat "${dir}/other" ;;
-esac
-`
-    writeFileSync(join(dir, "bin", "npm"), npm, { mode: 0o755 })
-    const env = { ...process.env, PATH: `${join(dir, "bin")}:${process.env.PATH}` }
-    const { code, stdout } = await run([join(dir, ".ci", "run")], { cwd: dir, env })
+    const { code, stdout } = await runWith(`"${which}") cat "${dir}/output"; ${end} ;;\n${OTHERS}`)
     expect(code).toBe(status)
     expect(stdout).toEndWith(`${pass + 7} passed, ${fail} failed, ${skip} skipped\n`)
     expect(stdout.includes("did not get to its end")).toBe(!output.includes("Ran "))
   }
 })
+
+test.each(["check", "lint", "build"])(
+  "it counts the tests when %s fails, and fails",
+  async (name) => {
+    writeFileSync(join(dir, "other"), SEVEN)
+    const { code, stdout } = await runWith(`"run ${name}") exit 3 ;;\n${OTHERS}`)
+    expect(code).toBe(3)
+    expect(stdout).toEndWith("14 passed, 0 failed, 0 skipped\n")
+  },
+)
