@@ -1,4 +1,4 @@
-/* The kernel contract. c/reference, c/cpu and later cuda implement every function below with these
+/* The kernel contract. c/reference, c/cpu and cuda implement every function below with these
  * names and signatures; nothing else specifies a kernel.
  *
  * B batch, T time, C channels, V vocabulary, Vp padded vocabulary (V <= Vp), NH heads, HS = C/NH head
