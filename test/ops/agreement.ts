@@ -2,10 +2,10 @@
 
 import { expect } from "bun:test"
 import { reference } from "../libraries.ts"
-import type { Case } from "./case.ts"
+import type { Case, Drawn } from "./case.ts"
 import { bitDifferences, differences, swallowedNaNs } from "./check.ts"
 import { Random } from "./random.ts"
-import { type Library, runKernel } from "./sandbox.ts"
+import { type Library, type Outcome, runKernel } from "./sandbox.ts"
 
 /** A way to run a kernel that must not show in its bits; `set` prepares for it, and says what is wrong
  * where it cannot. */
@@ -22,10 +22,21 @@ export function forAll(rows: Case[], check: (row: Case) => string[]) {
   expect(problems).toEqual([])
 }
 
+type Outputs = Outcome["outputs"]
+
+/** What the reference gives of a case: the same for every library, and kept, as it takes its time. */
+function byReference(kept: WeakMap<Case, Outputs>, row: Case, input: Drawn): Outputs {
+  const outputs = kept.get(row) ?? runKernel(reference, row.kernel, input.args).outputs
+  kept.set(row, outputs)
+  return outputs
+}
+const expectations = new WeakMap<Case, Outputs>()
+const expectationsWithNaN = new WeakMap<Case, Outputs>()
+
 /** The problems of a case on a library: what it gives the first way, and where others differ. */
 export function checkLibrary(library: Library, [first, ...others]: Way[], row: Case): string[] {
   const input = drawn(row)
-  const expected = runKernel(reference, row.kernel, input.args).outputs
+  const expected = byReference(expectations, row, input)
   first!.set()
   const { outputs, damage } = runKernel(library, row.kernel, input.args)
   const problems = [...damage, ...differences(input, outputs, expected)]
@@ -59,7 +70,7 @@ export function withNaN(row: Case) {
 export function checkLibraryNaN(library: Library, way: Way, row: Case): string[] {
   const input = withNaN(row)
   if (!input) return []
-  const expected = runKernel(reference, row.kernel, input.args).outputs
+  const expected = byReference(expectationsWithNaN, row, input)
   way.set()
   return swallowedNaNs(runKernel(library, row.kernel, input.args).outputs, expected)
 }
