@@ -103,7 +103,7 @@ void REAL(pack_rows)(float *panel, const real *first, i64 stride, i64 rows, i64 
             vec r[LANES];
 #pragma GCC unroll 16
             for (int i = 0; i < LANES; i++)
-                r[i] = v + i < rows ? load_units(at + i * stride, left) : splat(0);
+                r[i] = load_units(at + i * stride, v + i < rows ? left : 0);
             transpose(r);
             if (k + LANES <= units) {
 #pragma GCC unroll 16

@@ -71,12 +71,20 @@ INLINE vec splat(float x) {
 #endif
 }
 
+INLINE vecu zero_extend(bf16s x) {
+#if AVX512 // GCC 12 would widen halves, and put them together
+    return (vecu)_mm512_cvtepu16_epi32((__m256i)x);
+#else
+    return __builtin_convertvector(x, vecu);
+#endif
+}
+
 /* What is stored as bf16 is the upper half of an f32: read exactly, written to nearest even. */
 INLINE vec from_bf16(bf16s x) {
 #if defined __ARM_NEON
     return (vec)vshll_n_u16((uint16x4_t)x, 16);
 #else
-    return (vec)(__builtin_convertvector(x, veci) << 16);
+    return (vec)(zero_extend(x) << 16);
 #endif
 }
 
@@ -124,16 +132,18 @@ INLINE vec load_n_f32(const float *p, i64 left) {
 #endif
 }
 
-INLINE vec load_n_bf16(const bf16 *p, i64 left) {
-    if (left >= LANES) return load_bf16(p);
+INLINE bf16s load_n_bits(const bf16 *p, i64 left) {
+    if (left >= LANES) return *(const bf16s *)p;
 #if AVX512
-    return from_bf16((bf16s)_mm256_maskz_loadu_epi16((__mmask16)((1u << left) - 1), p));
+    return (bf16s)_mm256_maskz_loadu_epi16((__mmask16)((1u << left) - 1), p);
 #else
     bf16s v = {0};
     for (int i = 0; i < left; i++) v[i] = p[i];
-    return from_bf16(v);
+    return v;
 #endif
 }
+
+INLINE vec load_n_bf16(const bf16 *p, i64 left) { return from_bf16(load_n_bits(p, left)); }
 
 INLINE void store_n_f32(float *p, vec v, i64 left) {
     if (left >= LANES) {
