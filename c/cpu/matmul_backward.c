@@ -1,11 +1,12 @@
 /* The two products of the backward pass; in both, vectors run along C, and tiles lie as the result
  * does. */
 #include "product.h"
+#include "unit.h"
 #include "vecmath.h"
 
-#define N_BLOCK 264 // rows of dinp in a task
+#define N_BLOCK (MR < 32 ? 264 : 512) // rows of dinp in a task
 #define C_BLOCK 192
-#define OC_BLOCK 48 // rows of dweight in a task
+#define OC_BLOCK (MR < 32 ? 48 : MR) // rows of dweight in a task
 
 static void finish_input(real *dinp, const real *pre, const float *tile, i64 ldt, i64 C, i64 rows,
                          i64 columns, int accumulate) {
@@ -60,22 +61,27 @@ void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weigh
     for (i64 task = 0; task < tasks; task++) input_block(&f, task);
 }
 
-// rows (ocs,KC) = transpose of dout (ns,ocs); sums (ocs) += sum over ns.
-static void pack_dout(real *rows, float *sums, const real *dout, i64 OC, i64 ocs, i64 ns) {
-    for (i64 n = 0; n < ns; n += LANES)
-        for (i64 o = 0; o < ocs; o += LANES) {
-            vec r[LANES], total = splat(0);
+// rows (ocs,KC) = transpose of dout (ns,ocs); sums (ocs) += sum over ns. panel: scratch for one.
+static void pack_dout(real *rows, float *sums, float *panel, const real *dout, i64 OC, i64 ocs,
+                      i64 ns) {
+    const i64 units = UNITS(ns);
+    for (i64 o = 0; o < ocs; o += LANES) {
+        if (o % NR == 0) REAL(pack_columns)(panel, dout + o, OC, ns, ocs - o);
+        vec total[2] = {splat(0), splat(0)};
+        for (i64 k = 0; k < units; k += LANES) {
+            const float *at = panel + k * NR + o % NR;
+            vec r[LANES];
 #pragma GCC unroll 16
             for (int i = 0; i < LANES; i++) {
-                __builtin_prefetch(dout + (n + 2 * LANES + i) * OC + o);
-                r[i] = n + i < ns ? load_n(dout + (n + i) * OC + o, ocs - o) : splat(0);
-                total += r[i];
+                r[i] = k + i < units ? load(at + i * NR) : splat(0);
+                total[i % 2] = add_units(total[i % 2], r[i]);
             }
-            store(sums + o, load(sums + o) + total);
             transpose(r);
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++) store(rows + (o + i) * KC + n, r[i]);
+            for (int i = 0; i < LANES; i++) *(vec *)(rows + (o + i) * KC + k * PER) = r[i];
         }
+        store(sums + o, load(sums + o) + (total[0] + total[1]));
+    }
 }
 
 static void finish_weight(float *dweight, const float *tile, i64 ldt, i64 C, i64 rows, i64 columns,
@@ -104,7 +110,7 @@ static void weight_block(const Weight *w, i64 oc, i64 ocs, i64 c, i64 cs) {
     const i64 ldt = round_up(cs, NR);
     for (i64 n = 0; n < w->N; n += KC) {
         i64 ns = min_i64(KC, w->N - n);
-        pack_dout(rows, sums, w->dout + n * w->OC + oc, w->OC, ocs, ns);
+        pack_dout(rows, sums, last, w->dout + n * w->OC + oc, w->OC, ocs, ns);
         // The rows of dout that this thread packs next: of this block, or most likely of that one.
         const int more = n + ns < w->N;
         const i64 next_oc = more ? oc : oc + OC_BLOCK * team_size(), next_n = more ? n + ns : 0;

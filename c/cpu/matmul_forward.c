@@ -3,9 +3,11 @@
 #include "product.h"
 #include "vecmath.h"
 
-#define OC_BLOCK 96 // of strips and of vectors a whole number, for every LANES
-#define N_BLOCK 128
-#define PARTS (16 / LANES) // vectors of a cache line
+#define OC_STEP (MR < 32 ? 48 : MR) // of strips and of vectors a whole number, for every LANES
+#define OC_BLOCK (2 * OC_STEP)
+#define N_BLOCK (MR < 32 ? 128 : 256)
+#define LDT (N_BLOCK + 16) // whose rows are not all in the same few places of a cache
+#define PARTS (LINE / LANES) // vectors of a cache line
 #define FEW_OC 64 // output channels of a task of few rows, where vectors run along C instead
 
 typedef struct {
@@ -25,7 +27,7 @@ INLINE void finish(const Epilogue *e, i64 row, i64 column, vec v, i64 left) {
     stream_n(e->out + at, v, left);
 }
 
-// tile (ocs,ns), rows of N_BLOCK. A row of out is written by whole cache lines: the halves of one
+// tile (ocs,ns), rows of LDT. A row of out is written by whole cache lines: the halves of one
 // that is streamed would each go to memory.
 static void finish_transposed(const Epilogue *e, const float *tile, i64 oc, i64 ocs, i64 n,
                               i64 ns) {
@@ -36,7 +38,7 @@ static void finish_transposed(const Epilogue *e, const float *tile, i64 oc, i64 
             for (int p = 0; p < PARTS; p++) {
 #pragma GCC unroll 16
                 for (int l = 0; l < LANES; l++)
-                    r[p][l] = load(tile + (i + p * LANES + l) * N_BLOCK + j);
+                    r[p][l] = load(tile + (i + p * LANES + l) * LDT + j);
                 transpose(r[p]);
             }
             for (int l = 0; l < min_i64(LANES, ns - j); l++)
@@ -75,7 +77,7 @@ static void block(const Forward *f, i64 task) {
                        next_ns * UNITS(next_ks) * PER / LINE, LINE, 0, NULL};
         Next rows = {f->weight + next_oc * C + next_k, C, min_i64(f->ocs, f->OC - next_oc), next_ks,
                      0, &panels};
-        REAL(block_product)(tile, N_BLOCK, f->weight + oc * C + k, C, ocs, panel_of(f, n, k),
+        REAL(block_product)(tile, LDT, f->weight + oc * C + k, C, ocs, panel_of(f, n, k),
                             UNITS(ks) * NR, ns, (int)ks, k > 0, &rows);
     }
     finish_transposed(&f->epilogue, tile, oc, ocs, n, ns);
@@ -159,7 +161,7 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
     }
     const i64 step = 4 * LANES, n_blocks = ceil_div(N, N_BLOCK); // KC is a multiple of step
     i64 ocs = OC_BLOCK;
-    while (ocs > 48 && n_blocks * ceil_div(OC, ocs) < 4 * team_size()) ocs -= 48;
+    while (ocs > OC_STEP && n_blocks * ceil_div(OC, ocs) < 4 * team_size()) ocs -= OC_STEP;
     const Forward f = {e, scratch, weight, N, C, OC, ocs};
     const i64 tasks = n_blocks * ceil_div(OC, ocs);
 #pragma omp parallel

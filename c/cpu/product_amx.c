@@ -8,6 +8,7 @@
 #define UNIT_STEP TILE_ROWS          // units of k that a tile holds
 #define STEP (UNIT_STEP * PER)       // and how many numbers that is
 #define ROW_BYTES (MR * (i64)sizeof(real))
+#define FETCH 4 // lines that a step asks for
 
 _Static_assert(MR == 2 * TILE_ROWS && NR == 2 * TILE_BYTES / 4, "a strip and a panel are two tiles");
 
@@ -44,6 +45,18 @@ INLINE void end(float *tile, i64 ldt, int both) {
     tile_store(3, tile + TILE_ROWS * ldt + TILE_ROWS, ldt * 4);
 }
 
+// Along rows: lines that follow one another wake the hardware's own prefetchers.
+static void fetch(Next *next) {
+    while (next && next->rows <= 0) next = next->then;
+    for (int line = 0; next && next->rows > 0 && line < FETCH; line++) {
+        __builtin_prefetch(next->at + next->done, 0, 2);
+        if ((next->done += LINE) < next->columns) continue;
+        next->done = 0;
+        next->at += next->stride;
+        next->rows--;
+    }
+}
+
 /* Numbers [k, k + STEP) of a strip's rows, with zeros where there are none. */
 static void copy_rows(real *to, const real *from, i64 stride, i64 rows, i64 numbers) {
     __builtin_memset(to, 0, MR * STEP * sizeof(real));
@@ -54,7 +67,6 @@ static void copy_rows(real *to, const real *from, i64 stride, i64 rows, i64 numb
 void REAL(block_product)(float *tile, i64 ldt, const real *first, i64 stride, i64 rows,
                          const float *panels, i64 panel_stride, i64 columns, int K, int add,
                          Next *next) {
-    (void)next; // the tiles' loads run ahead by themselves
     real strip[MR * STEP] __attribute__((aligned(64)));
     float last[UNIT_STEP * NR] __attribute__((aligned(64)));
     const i64 whole = K / STEP * STEP, left = K - whole;
@@ -68,6 +80,7 @@ void REAL(block_product)(float *tile, i64 ldt, const real *first, i64 stride, i6
             float *at = tile + i * ldt + j;
             begin(at, ldt, both, add);
             for (i64 k = 0; k < whole; k += STEP) {
+                fetch(next);
                 if (some == MR) {
                     step(row + k, stride * (i64)sizeof(real), panel + k / PER * NR, both);
                     continue;
