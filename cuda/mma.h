@@ -50,6 +50,13 @@ DEVICE void copy_async(void *shared, const void *global, bool present) {
                  : "memory");
 }
 
+DEVICE void copy_async(void *shared, const void *global) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                 :
+                 : "r"(shared_address(shared)), "l"(global)
+                 : "memory");
+}
+
 /* The copies since the last call become a group. */
 DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

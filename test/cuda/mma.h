@@ -46,6 +46,9 @@ DEVICE void load_matrices_transposed(u32 (&to)[4], const bf16 *row) {
 DEVICE void copy_async(void *shared, const void *global, bool present) {
     emulated_async_copy(shared, global, 16, present ? 16 : 0);
 }
+DEVICE void copy_async(void *shared, const void *global) {
+    emulated_async_copy(shared, global, 16);
+}
 DEVICE void commit_copies() { emulated_async_commit(); }
 template <int N> DEVICE void wait_copies() { emulated_async_wait(N); }
 

@@ -110,6 +110,9 @@ export const layernormCases: Case[] = [
   forward(5, 129, 1000, true),
   forward(3, 768, -1000, true),
   backward(200, 257, true, false),
+  // More rows than a GPU has at a time, of a warp and of several.
+  ...[forward(2200, 8, 0, true), backward(2200, 8, true, false)],
+  ...[forward(1100, 400, 0, true), backward(1100, 400, true, true)],
   // Widths of models, which a GPU reads in whole vectors, in ways that depend on how many; rows of
   // several warps; rows longer than their registers.
   ...[64, 256, 768, 1024, 1600, 2048].flatMap((C, i) => [
