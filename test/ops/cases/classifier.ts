@@ -133,6 +133,8 @@ export const classifierCases: Case[] = [
   { sizes: { N: 2, V: 50257, Vp: 50304 }, heat: 1 },
   { sizes: { N: 7, V: 50, Vp: 64 }, heat: 50 },
   { sizes: { N: 7, V: 50, Vp: 64 }, heat: 1000 },
+  // More rows than a GPU keeps at a time.
+  { sizes: { N: 600, V: 50, Vp: 64 }, heat: 1 },
 ].flatMap(({ sizes, heat }, i) => [
   forward(sizes, heat),
   backward(sizes, heat, i % 2 === 1),
