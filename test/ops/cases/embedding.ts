@@ -99,9 +99,11 @@ const edges: Case[] = tuples(16, 1).flatMap(([C], i) => {
 const wide = { B: 2, T: 60, C: 768, Vp: 70, maxT: 64 }
 const many = { B: 9, T: 200, C: 8, Vp: 2, maxT: 200 }
 const far = { B: 2, T: 700, C: 24, Vp: 5, maxT: 701 }
+const long = { B: 5, T: 1000, C: 8, Vp: 3, maxT: 1000 }
 export const embeddingCases: Case[] = [
   ...edges,
   ...[forward(wide, undefined), backward(wide, true, false)],
   ...[forward(many, undefined), backward(many, false, true)],
   backward(far, true, false),
+  backward(long, false, false),
 ]
