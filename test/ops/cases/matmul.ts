@@ -178,8 +178,12 @@ const TILES = [
   [15, 64, 256],
 ]
 
-export const matmulCases: Case[] = [...tuples(48, 3), ...BLOCKS, ...TILES].flatMap((sizes, i) => [
-  forward(sizes, { bias: bit(i, 0), pre: bit(i, 1), residual: bit(i, 2) }),
-  backwardInput(sizes, { pre: i % 3 === 1, accumulate: i % 3 === 2 }),
-  backwardWeight(sizes, { bias: bit(i, 0), accumulate: bit(i, 1) }),
-])
+export const matmulCases: Case[] = [
+  ...[...tuples(48, 3), ...BLOCKS, ...TILES].flatMap((sizes, i) => [
+    forward(sizes, { bias: bit(i, 0), pre: bit(i, 1), residual: bit(i, 2) }),
+    backwardInput(sizes, { pre: i % 3 === 1, accumulate: i % 3 === 2 }),
+    backwardWeight(sizes, { bias: bit(i, 0), accumulate: bit(i, 1) }),
+  ]),
+  // Rows for all blocks of a GPU, several times.
+  backwardWeight([35000, 1, 8], { bias: true, accumulate: true }),
+]
