@@ -1,6 +1,8 @@
 /* Softmax and cross-entropy. A row of logits belongs to a block and is read from memory once, where
  * shared memory can keep it: its largest number and its sum of exponentials are found in one pass,
  * the gradient is made of what was kept, and where that was, the block's next row is copied. */
+#include <stdlib.h> // getenv: until measured
+
 #include "elements.h"
 #include "mma.h"
 
@@ -77,7 +79,8 @@ DEVICE Softmax meet(Powers own, float *boards, float *loss, const real *row, u32
 }
 
 /* Rows of whole loads, which are kept in shared memory, each thread's part being the thread's own. */
-KERNEL __launch_bounds__(THREADS, BLOCKS)
+template <int MOST>
+KERNEL __launch_bounds__(MOST, BLOCKS)
 classify_kept(float *losses, real *dlogits, const real *logits, const int *targets, int N, int V,
               int Vp, float scale) {
     DYNAMIC_SHARED(float, boards);
@@ -162,12 +165,18 @@ classify(float *losses, real *dlogits, const real *logits, const int *targets, i
 void classify_rows(float *losses, real *dlogits, const real *logits, const int *targets, int N,
                    int V, int Vp, float scale) {
     const size_t boards = BOARDS * sizeof(float), both = boards + (size_t)Vp * sizeof(real);
-    const auto threads_of = [=](int width) {
-        return dim3((u32)min(ceil_div(ceil_div(Vp, width), WARP) * WARP, (i64)THREADS));
+    const auto threads_of = [=](int width, int most = THREADS) {
+        return dim3((u32)min(ceil_div(ceil_div(Vp, width), WARP) * WARP, (i64)most));
     };
-    if (dlogits && Vp % WIDE == 0 && both <= MOST_SHARED)
-        return launch(classify_kept, dim3(min(N, MOST_BLOCKS)), threads_of(WIDE), both, losses,
-                      dlogits, logits, targets, N, V, Vp, scale);
+    if (dlogits && Vp % WIDE == 0 && both <= MOST_SHARED) {
+        static const char *const tried = getenv("LLM_TRY_CLASSIFY");
+        static const int most = tried ? atoi(tried) : THREADS;
+        return launch(most == 1024  ? classify_kept<1024>
+                      : most == 768 ? classify_kept<768>
+                                    : classify_kept<THREADS>,
+                      dim3(min(N, MOST_BLOCKS)), threads_of(WIDE, most), both, losses, dlogits,
+                      logits, targets, N, V, Vp, scale);
+    }
     by_width(Vp, [=](auto width) {
         launch(classify<width.value>, dim3(N), threads_of(width.value), 0, losses, dlogits, logits,
                targets, V, Vp, scale);

@@ -3,6 +3,8 @@
  * long for that, or one whose numbers cannot be loaded sixteen bytes at a time, is read again. Rows
  * are taken from the last to the first: what a product wrote last is still in the L2 cache, and so are,
  * for the product that follows, the rows with which it begins. */
+#include <stdlib.h> // getenv: until measured
+
 #include "elements.h"
 #include "mma.h"
 #include "product.h"
@@ -15,7 +17,6 @@ constexpr int ANY_THREADS = 256;  // of a row that is read again, and of a block
 constexpr int SHORT = WARP * HELD * WIDE; // columns of the longest row of a warp
 // Of rows, each a block's: two for each of a Hopper's multiprocessors.
 constexpr int MOST_SLICES = 264;
-constexpr int AHEAD = 2;     // rows on their way, forward
 constexpr int GRADIENTS = 3; // dout, inp, dinp: one row of each
 
 /* How a row is shared out: loads of W numbers, K of them a thread, by THREADS threads, or by as many as
@@ -69,7 +70,7 @@ template <typename S, int ROWS> struct Places {
     }
 };
 
-template <typename S>
+template <typename S, int AHEAD>
 KERNEL __launch_bounds__(MOST_THREADS)
 forward(real *out, float *mean, float *rstd, const real *inp, const real *weight, const real *bias,
         int N, int C, float eps) {
@@ -315,8 +316,18 @@ void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *in
     by_row(C, [=](auto share, dim3 block) {
         using S = decltype(share);
         const i64 blocks = min(ceil_div(N, block.y), (i64)(S::K > 0 ? MOST_SLICES : N));
-        launch(forward<S>, dim3((u32)blocks), block, room<S, AHEAD>(block), out, mean, rstd, inp,
-               weight, bias, N, C, eps);
+        // Rows on their way.
+        static const char *const tried = getenv("LLM_TRY_FORWARD");
+        const int ahead = tried ? atoi(tried) : 2;
+        if (ahead == 3)
+            launch(forward<S, 3>, dim3((u32)blocks), block, room<S, 3>(block), out, mean, rstd, inp,
+                   weight, bias, N, C, eps);
+        else if (ahead == 1)
+            launch(forward<S, 1>, dim3((u32)blocks), block, room<S, 1>(block), out, mean, rstd, inp,
+                   weight, bias, N, C, eps);
+        else
+            launch(forward<S, 2>, dim3((u32)blocks), block, room<S, 2>(block), out, mean, rstd, inp,
+                   weight, bias, N, C, eps);
     });
 }
 
