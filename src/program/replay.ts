@@ -14,6 +14,7 @@ export class Replays {
     let graph = this.graphs.get(key)
     if (graph === undefined) {
       queue()
+      this.gpu.wait() // what has failed must not be kept as what cannot be done
       this.gpu.keepPlans()
       this.graphs.set(key, "queued")
       return
