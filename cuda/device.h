@@ -61,9 +61,10 @@ void device_forget(i64 graph);
 void device_tf32(int on);
 
 /* Which of cuBLASLt's algorithms makes a product is chosen by the clock when it is first asked for
- * outside of a recording, and may change the bits of its result. What was chosen so far, to be kept
- * by the GPU's name: returns the bytes, which are written if `size` is not less. What was kept is
- * taken instead of timing: returns how many products were told, 0 of another version. */
+ * outside of a recording, and may change the bits of its result. What was chosen so far, to be kept:
+ * returns the bytes, which are written if `size` is not less. What was kept is taken from here on,
+ * instead of timing and of what was chosen before: returns how many products were told, or -1 where
+ * it was kept of another GPU, or by another version of cuBLASLt or of this library. */
 int product_plans_save(void *out, int size);
 int product_plans_load(const void *in, int size);
 

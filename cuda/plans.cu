@@ -174,10 +174,12 @@ bool product(const Product &p) {
 struct Header {
     unsigned long long version; // of cuBLASLt
     int choice_bytes, count;
+    char gpu[64];
 };
 
 static Header header() {
-    Header made = {cublaslt.GetVersion ? cublaslt.GetVersion() : 0, sizeof(Choice), 0};
+    Header made = {cublaslt.GetVersion ? cublaslt.GetVersion() : 0, sizeof(Choice), 0, {}};
+    device_name(made.gpu, sizeof made.gpu);
     for (const Plan *plan = plans; plan; plan = plan->next) made.count++;
     return made;
 }
@@ -194,16 +196,19 @@ extern "C" int product_plans_save(void *out, int size) {
 
 extern "C" int product_plans_load(const void *in, int size) {
     Header head, own = header();
-    if (size < (int)sizeof head) return 0;
+    if (size < (int)sizeof head) return -1;
     memcpy(&head, in, sizeof head);
-    if (head.version != own.version || head.choice_bytes != own.choice_bytes || head.count < 0 ||
+    if (head.version != own.version || head.choice_bytes != own.choice_bytes ||
+        memcmp(head.gpu, own.gpu, sizeof own.gpu) || head.count < 0 ||
         (i64)size != (i64)sizeof head + (i64)head.count * (i64)sizeof(Choice))
-        return 0;
+        return -1;
     int taken = 0;
     for (int i = 0; i < head.count; i++) {
         Choice choice;
         memcpy(&choice, (const char *)in + sizeof head + i * sizeof choice, sizeof choice);
-        if (!find(choice.key) && append(choice)) taken++;
+        Plan *const known = find(choice.key);
+        if (known) known->choice = choice;
+        if (known || append(choice)) taken++;
     }
     return taken;
 }

@@ -22,7 +22,7 @@ import { Program } from "../program/link.ts"
 import type { Tensor } from "../program/tensor.ts"
 import { modelName } from "../train/checkpoint.ts"
 import { Display, warn } from "../train/display.ts"
-import { checkpointConfig, forget, loadCheckpoint, resumed } from "../train/resume.ts"
+import { checkpointConfig, forget, keepPlans, loadCheckpoint, resumed } from "../train/resume.ts"
 import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
 import {
@@ -102,6 +102,7 @@ async function run(given: Options): Promise<number> {
     ? (path: string) => RunFolder.resume(path, resolved, start?.step ?? 0, tell)
     : (path: string) => RunFolder.create(path, resolved, checkpointBytes(config, tensors), tell)
   const folder = out === undefined ? undefined : open(out)
+  if (kernels.gpu && folder) keepPlans(kernels.gpu, folder, start !== undefined, tell)
   if (checkpoint) forget(checkpoint)
   else if (!source) initialize(program, tensors, config, kernels, seed)
   else loadWeights(source, program, tensors, kernels)

@@ -1,8 +1,9 @@
 // A GPU through its kernel library: the functions of cuda/device.h.
 
 import { dlopen, type FFITypeOrString } from "bun:ffi"
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
+import { writeWhole } from "../data/files.ts"
 import { assert, UserError } from "../errors.ts"
 import { live, type Memory, tooMuch } from "./memory.ts"
 
@@ -65,48 +66,56 @@ export class Gpu {
   /** After an error nothing on the device can be trusted, or freed. */
   private isLost = false
 
-  private readonly plans: string
-  private keptPlans = 0 // bytes
+  /** Files that keep how products are made, and the bytes of each. */
+  private readonly plans = new Map<string, number>()
 
-  private constructor(
-    private readonly functions: Functions,
-    folder: string,
-  ) {
+  private constructor(private readonly functions: Functions) {
     this.name = readText(functions.device_name)
     this.bus = readText(functions.device_bus)
-    this.plans = join(folder, `products-${this.name.replace(/\W+/g, "-")}.bin`)
   }
 
   /** Takes the first GPU, with the kernels of a library and the cuBLASLt of a file; where that is "",
    * products are made by plain kernels. How products are made, which decides their last bits, is chosen
-   * by the clock once, and kept in a file of the folder `plans`. */
-  static open(path: string, cublaslt: string, plans: string): Gpu {
+   * by the clock once, and kept in a file of `folder`. */
+  static open(path: string, cublaslt: string, folder: string): Gpu {
     const functions = bind(path)
     const status = functions.device_open!(0, Buffer.from(`${cublaslt}\0`))
-    const gpu = new Gpu(functions, plans)
+    const gpu = new Gpu(functions)
     gpu.check(status)
-    if (existsSync(gpu.plans)) {
-      const kept = readFileSync(gpu.plans)
-      if (kept.length > 0) functions.product_plans_load!(kept, kept.length)
-    }
-    gpu.keptPlans = Number(functions.product_plans_save!(new Uint8Array(1), 0))
+    const plans = join(folder, `products-${gpu.name.replace(/\W+/g, "-")}.bin`)
+    gpu.takePlans(plans)
+    gpu.keepPlansIn(plans)
     return gpu
   }
 
-  /** Keeps how products are made that were first asked for since it was last called. */
+  /** Makes products from here on as a file has kept it. False where the file is missing, or is of another
+   * GPU or cuBLASLt. */
+  takePlans(file: string): boolean {
+    if (!existsSync(file)) return false
+    const kept = readFileSync(file)
+    const isTaken = kept.length > 0 && this.functions.product_plans_load!(kept, kept.length) >= 0
+    if (isTaken) this.plans.set(file, kept.length)
+    return isTaken
+  }
+
+  /** Has `keepPlans` keep them in this file too. */
+  keepPlansIn(file: string): void {
+    if (!this.plans.has(file)) this.plans.set(file, 0)
+  }
+
+  /** Keeps how products are made, after some were first asked for. */
   keepPlans(): void {
     const { product_plans_save } = this.functions
-    const size = Number(product_plans_save!(new Uint8Array(1), 0))
-    if (size === this.keptPlans) return
-    const bytes = new Uint8Array(size)
-    product_plans_save!(bytes, size)
-    this.keptPlans = size
-    try {
-      const temporary = `${this.plans}.${process.pid}.tmp`
-      writeFileSync(temporary, bytes)
-      renameSync(temporary, this.plans)
-    } catch {
-      // A full disk: the next run will choose anew.
+    const bytes = new Uint8Array(Number(product_plans_save!(new Uint8Array(1), 0)))
+    product_plans_save!(bytes, bytes.length)
+    for (const [file, kept] of this.plans) {
+      if (kept === bytes.length) continue
+      this.plans.set(file, bytes.length)
+      try {
+        writeWhole(file, [bytes])
+      } catch {
+        // A full disk: the next run will choose anew.
+      }
     }
   }
 

@@ -102,7 +102,7 @@ export function removeRemains(folder: string): void {
     const meant = temporaryFor(name) ?? name
     const isPart = /^(model_\d{8,10}|state_\d{8,10}_\d{5})\.bin$/.test(meant)
     const isTemporary =
-      name !== meant && (isPart || meant === "run.toml" || /^DONE_\d{8,10}$/.test(meant))
+      name !== meant && (isPart || /^(run\.toml|products\.bin|DONE_\d{8,10})$/.test(meant))
     const isLeft = name === meant && isPart && steps.length > 0 && !whole.has(name)
     if (isTemporary || isLeft) rmSync(join(folder, name), { force: true })
   }

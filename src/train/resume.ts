@@ -10,6 +10,7 @@ import type { Config } from "../model/config.ts"
 import { describeConfig, type TrainingProgram } from "../model/program.ts"
 import { places, restoreWeights } from "../model/weights.ts"
 import type { Usual } from "../native/device.ts"
+import type { Gpu } from "../native/gpu.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Options } from "../options.ts"
 import type { Program } from "../program/link.ts"
@@ -21,7 +22,7 @@ import {
   removeCheckpoint,
   stateName,
 } from "./checkpoint.ts"
-import { claim, holdsRun, RUN_TOML } from "./runfolder.ts"
+import { claim, holdsRun, PRODUCTS, RUN_TOML, type RunFolder } from "./runfolder.ts"
 import { chooseModel, type Data, namesWeights } from "./settings.ts"
 import type { Start } from "./trainer.ts"
 
@@ -189,6 +190,22 @@ export function loadCheckpoint(
     throw wrong("its order of the data is another (resume with the same --shuffle and --seed)")
   }
   return read
+}
+
+/** Makes products as the run made them before, `isResumed`, and keeps with the run how they are made: a
+ * GPU's cache may be lost, or be filled by another run. */
+export function keepPlans(
+  gpu: Gpu,
+  folder: RunFolder,
+  isResumed: boolean,
+  warn: (text: string) => void,
+): void {
+  const file = folder.file(PRODUCTS)
+  if (isResumed && !gpu.takePlans(file)) {
+    const why = existsSync(file) ? "is of another GPU or cuBLASLt" : "is missing"
+    warn(`${file} ${why}: from here on, the last bits of sums may not be what they would have been`)
+  }
+  gpu.keepPlansIn(file)
 }
 
 /** Gives up what is newer than the checkpoint that the run goes on from: it is damaged, and must not

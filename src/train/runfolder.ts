@@ -1,5 +1,5 @@
-// The run folder: main.log in llm.c's format, metrics.jsonl, run.toml; the checkpoints beside them are
-// checkpoint.ts's. A folder belongs to one process at a time.
+// The run folder: main.log in llm.c's format, metrics.jsonl, run.toml, a GPU's products.bin; the
+// checkpoints beside them are checkpoint.ts's. A folder belongs to one process at a time.
 
 import {
   appendFileSync,
@@ -42,6 +42,8 @@ export interface StepMetrics {
 const MAIN_LOG = "main.log"
 const METRICS = "metrics.jsonl"
 export const RUN_TOML = "run.toml"
+/** How a GPU's products are made, which decides their last bits (native/gpu.ts). */
+export const PRODUCTS = "products.bin"
 export const LOGS = [MAIN_LOG, METRICS]
 const STEP: Record<string, RegExp> = { [MAIN_LOG]: /^s:(\d+) /, [METRICS]: /^\{"step":(\d+),.*\}$/ }
 
@@ -113,7 +115,7 @@ export class RunFolder {
 
   /** Takes away what `create` made, for a run that came to nothing. */
   discard(): void {
-    for (const name of [RUN_TOML, ...LOGS]) rmSync(this.file(name), { force: true })
+    for (const name of [RUN_TOML, PRODUCTS, ...LOGS]) rmSync(this.file(name), { force: true })
     this.remove()
   }
 

@@ -28,6 +28,7 @@ function whole(write: Write, more = 0): Uint8Array {
   return bytes
 }
 
+const [CHOICE_BYTES, US] = [112, 40] // of a choice, and of the time in it (cuda/plans.cu)
 const [N, C, OC] = [32, 24, 40] // of so many rows the emulated cuBLASLt offers two algorithms
 
 /** A process's view of the library: loaded from a file of its own, it shares nothing with the others. */
@@ -63,16 +64,31 @@ describe.skipIf(isOnGpu || !("library" in opened))("the plans of products", () =
     expect(whole(second.product_plans_save)).toEqual(kept)
   })
 
-  test("plans of another version, and cut ones, are not taken", async () => {
-    const first = await fresh("third")
+  test("a kept plan counts more than what was chosen before it was told", async () => {
+    const [first, second] = [await fresh("third"), await fresh("fourth")]
     first.multiply()
     const kept = whole(first.product_plans_save)
-    const other = kept.slice()
-    other[0] = kept[0]! + 1
-    const second = await fresh("fourth")
-    expect(second.product_plans_load(other, other.length)).toBe(0)
+    new DataView(kept.buffer).setFloat32(kept.length - CHOICE_BYTES + US, 12345, true)
+    second.multiply()
+    expect(second.product_plans_load(kept, kept.length)).toBe(1)
+    expect(whole(second.product_plans_save)).toEqual(kept)
+    expect(second.report()).toContain(" 12345.00 ")
+    second.multiply()
+    expect(whole(second.product_plans_save)).toEqual(kept)
+  })
+
+  test("plans of another version or GPU, and cut ones, are not taken", async () => {
+    const first = await fresh("fifth")
+    first.multiply()
+    const kept = whole(first.product_plans_save)
+    const second = await fresh("sixth")
+    for (const at of [0, new TextDecoder("latin1").decode(kept).indexOf("emulated GPU")]) {
+      const other = kept.slice()
+      other[at] = kept[at]! + 1
+      expect(second.product_plans_load(other, other.length)).toBe(-1)
+    }
     for (const size of [0, 7, kept.length - 1]) {
-      expect(second.product_plans_load(kept.slice(0, size || 1), size)).toBe(0)
+      expect(second.product_plans_load(kept.slice(0, size || 1), size)).toBe(-1)
     }
     expect(second.report().trimEnd().split("\n")).toHaveLength(1)
   })
