@@ -29,7 +29,7 @@ struct Slot {
     cudaEvent_t crossed, moved;
 };
 static Slot slots[SLOTS];
-static int next_slot;
+static u32 next_slot;
 
 // What is downloaded lands in pinned memory, one piece while the one before is copied on.
 constexpr int LANDINGS = 2;
@@ -39,7 +39,7 @@ struct Landing {
 };
 static Landing landings[LANDINGS];
 static Landing fetches[DEVICE_FETCHES];
-static int fetched;
+static u32 fetched;
 
 static cudaError_t kept;
 static char words[256], message[256];
@@ -83,8 +83,13 @@ int device_status(void) {
 }
 
 int device_count(void) {
-    int count = 0;
+    int count = 0, major = 0;
     keep_error(cudaGetDeviceCount(&count));
+    if (kept == cudaSuccess && count > 0) {
+        keep_error(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+        if (major < 8)
+            keep_failure("the GPU's compute capability is below 8.0, which the kernels need");
+    }
     return device_status() == 0 ? count : -1;
 }
 
@@ -98,10 +103,6 @@ int device_open(int index, const char *cublaslt) {
 #ifndef LLM_EMULATED
     keep_error(cudaDeviceGetPCIBusId(bus, sizeof bus, index));
 #endif
-    if (properties.major < 8) {
-        keep_failure("its compute capability is below 8.0, which the kernels need");
-        return device_status();
-    }
     keep_error(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     keep_error(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking));
     for (Slot &slot : slots) {
@@ -207,7 +208,7 @@ int device_copy(i64 to, i64 from, i64 bytes) {
 int device_fetch(i64 from, i64 bytes) {
     if (bytes > DEVICE_FETCH_BYTES) keep_error(cudaErrorInvalidValue);
     if (kept != cudaSuccess) return -1;
-    const int number = fetched++ % DEVICE_FETCHES;
+    const int number = (int)(fetched++ % DEVICE_FETCHES);
     land(fetches[number], from, bytes);
     return kept == cudaSuccess ? number : -1;
 }

@@ -6,8 +6,8 @@
 #ifndef LLM_DEVICE_H
 #define LLM_DEVICE_H
 
-/* The GPUs that CUDA_VISIBLE_DEVICES leaves, or -1 with a message: no driver, or an old one. May be
- * asked before device_open. */
+/* The GPUs that CUDA_VISIBLE_DEVICES leaves, or -1 with a message: no driver, an old one, or an old GPU
+ * as the first. May be asked before device_open. */
 int device_count(void);
 
 /* Takes the GPU of that index for this process, with the cuBLASLt of that file: 0-terminated text.

@@ -80,7 +80,7 @@ template <typename T> inline T shuffle(uint32_t mask, T value, int source) {
 /* Sets the order in which fibers and blocks run; by default $LLM_EMULATION_SEED, or 1. */
 extern "C" __attribute__((visibility("default"))) void emulated_seed(unsigned seed);
 /* The major number of the emulated GPU's compute capability, 9 until set: kernels may have other ways
- * on later GPUs. */
+ * on later GPUs, and cannot run on those before 8. */
 extern "C" __attribute__((visibility("default"))) void emulated_capability(int major);
 
 /* cp.async as late as the hardware may be: the destination in shared memory is NaN from the call to

@@ -35,7 +35,7 @@ export class DeviceLibrary implements Library {
     private readonly device: DeviceFunctions,
     /** Sets the order in which the emulated GPU runs threads and blocks. */
     readonly seed: (seed: number) => void,
-    /** Makes the emulated GPU one of this compute capability, 8 or 9. */
+    /** Makes the emulated GPU one of this compute capability. */
     readonly capability: (major: number) => void,
   ) {}
 
