@@ -35,12 +35,12 @@ function loadedFile(): string | undefined {
 /** Files, and names that the loader knows where to find, in the order of trial. */
 function* candidates(): Generator<string> {
   const { LLM_CUDA_PATH, CUDA_HOME } = process.env
+  const toolkits = list("/usr/local").filter((name) => name.startsWith("cuda"))
   const own = LLM_CUDA_PATH ? [LLM_CUDA_PATH, join(LLM_CUDA_PATH, "lib64")] : []
   yield* files(own)
   yield* names() // by LD_LIBRARY_PATH and the system's own folders
   yield* files([
-    ...["", "-13", "-12"].map((version) => `/usr/local/cuda${version}/lib64`),
-    ...VERSIONS.map((version) => `/usr/local/cuda-${version}.0/lib64`),
+    ...toolkits.map((name) => join("/usr/local", name, "lib64")),
     ...["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"],
     ...wheels(),
     ...(CUDA_HOME ? [join(CUDA_HOME, "lib64"), join(CUDA_HOME, "lib")] : []),
@@ -86,7 +86,7 @@ function prefixes(): string[] {
 
 function list(folder: string): string[] {
   try {
-    return readdirSync(folder)
+    return readdirSync(folder).sort()
   } catch {
     return []
   }

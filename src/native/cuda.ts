@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs"
 import { assetNames, assetPaths } from "./assets.ts"
 import { findCublasLt } from "./cublaslt.ts"
+import { loadDriver } from "./driver.ts"
 import { countGpus } from "./gpu.ts"
 import { CUDA_FILE } from "./library.ts"
 
@@ -28,6 +29,7 @@ export async function findCuda(): Promise<CudaLibrary | { missing: string; hasGp
     return { missing: "no CUDA library in this build (install CUDA's toolkit, rebuild)", hasGpu }
   }
   const path = given ?? (await assetPaths([CUDA_FILE]))[0]!
+  loadDriver()
   const found = countGpus(path)
   if ("missing" in found) return { missing: found.missing, hasGpu }
   if (found.count === 0) return { missing: "CUDA sees no GPU", hasGpu: false }

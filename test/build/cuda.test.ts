@@ -1,8 +1,10 @@
 // The CUDA library as a machine without CUDA sees it. It is built where nvcc is, by `bun run build`.
 
 import { describe, expect, test } from "bun:test"
-import { existsSync, readFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { findCompiler } from "../../src/build/native.ts"
 import { NATIVE_BUILD_DIR } from "../../src/native/assets.ts"
 import { findCublasLt } from "../../src/native/cublaslt.ts"
 import { countGpus } from "../../src/native/gpu.ts"
@@ -52,6 +54,27 @@ test.skipIf(hasGpu)("--device cuda without a GPU is refused in one line", async 
     "llm: --device cuda: no NVIDIA GPU: there is no /dev/nvidiactl, which its driver makes (or try --device cpu)\n",
   )
   expect(code).toBe(2)
+})
+
+const compiler = findCompiler()
+test.skipIf(!compiler)("the driver of LLM_CUDA_PATH is the one that CUDA finds", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "llm-driver-"))
+  const [source, library] = [join(folder, "cuda.c"), join(folder, "libcuda.so.1")]
+  writeFileSync(source, "int cuInit(unsigned flags) { return (int)flags; }\n")
+  const flags = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
+  expect((await run([compiler!, ...flags, "-o", library, source])).code).toBe(0)
+  // By its name alone, as CUDA's run-time opens it.
+  const script = `
+    import { dlopen } from "bun:ffi"
+    import { readFileSync } from "node:fs"
+    import { loadDriver } from "${join(ROOT, "src", "native", "driver.ts")}"
+    loadDriver()
+    dlopen("libcuda.so.1", { cuInit: { args: ["u32"], returns: "i32" } })
+    console.log(readFileSync("/proc/self/maps", "utf8").match(/\\S*libcuda.so.1\\S*/)[0])`
+  const env = { ...process.env, LLM_CUDA_PATH: folder }
+  const { stdout, stderr } = await run([process.execPath, "-e", script], { env })
+  rmSync(folder, { recursive: true })
+  expect({ stdout, stderr }).toEqual({ stdout: `${library}\n`, stderr: "" })
 })
 
 test("a cuBLASLt that is missing is named with how to get it", () => {
