@@ -13,6 +13,7 @@ import { findCompiler } from "./native.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
 export const CUDA_SOURCES = join(ROOT, "cuda")
+export const INIT = join(ROOT, "c", "reference", "init.c") // that cuda/init.cu includes
 const TARGET = join(NATIVE_BUILD_DIR, CUDA_FILE)
 
 // Ampere, Ada, Hopper with its own instructions, Blackwell; what comes later compiles the last one's
@@ -113,7 +114,7 @@ function units(folder: string): Unit[] {
 function isFresh({ source, object }: Unit): boolean {
   if (!existsSync(object)) return false
   const headers = readdirSync(CUDA_SOURCES).filter((name) => name.endsWith(".h"))
-  const inputs = [source, join(ROOT, "c", "llm.h"), import.meta.path].concat(
+  const inputs = [source, join(ROOT, "c", "llm.h"), INIT, import.meta.path].concat(
     headers.map((name) => join(CUDA_SOURCES, name)),
   )
   return inputs.every((input) => statSync(input).mtimeMs < statSync(object).mtimeMs)

@@ -5,9 +5,9 @@ import { spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
+import { INIT, CUDA_SOURCES as KERNELS } from "./cuda.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
-const KERNELS = join(ROOT, "cuda")
 const EMULATION = join(ROOT, "test", "cuda")
 const DIR = join(NATIVE_BUILD_DIR, "emulated")
 export const EMULATED_CUDA = join(DIR, "libllm-emulated-cuda.so")
@@ -41,7 +41,7 @@ export async function buildEmulatedCuda(
   const all = units()
   const newest = (paths: string[]) => Math.max(...paths.map((path) => statSync(path).mtimeMs))
   const headers = [KERNELS, EMULATION, join(ROOT, "c")].flatMap((dir) => files(dir, ".h"))
-  const common = newest([...headers, import.meta.path])
+  const common = newest([...headers, INIT, import.meta.path])
   const stale = all.filter(({ source, object }) => {
     return !existsSync(object) || statSync(object).mtimeMs < Math.max(common, newest([source]))
   })
