@@ -3,9 +3,9 @@
 export type DType = "f32" | "bf16" | "f64" | "i32"
 export const BYTES: Record<DType, number> = { f32: 4, bf16: 2, f64: 8, i32: 4 }
 
-/** How long a tensor lives. "parameter", "master" (parameters in f32 where those are bf16), "gradient", "moment" and "pinned" (what the trainer reads
- * and writes between phases) always; "cache" through every phase that uses it; the others from
- * their first use to their last. */
+/** How long a tensor lives. "parameter", "master" (parameters in f32 where those are bf16), "gradient",
+ * "moment" and "pinned" (what the trainer reads and writes between phases) always; "cache" through
+ * every phase that uses it; the others from their first use to their last. */
 export type Role =
   | "parameter"
   | "master"
