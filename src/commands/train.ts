@@ -133,7 +133,7 @@ async function run(given: Options): Promise<number> {
     findBadState: () => {
       const { parameters, masters = {}, m, v } = tensors
       const all = [parameters, masters, m, v].flatMap((stack) => Object.values<Tensor>(stack))
-      return findNotFinite(program, kernels, all)?.name
+      return findNotFinite(program, tensors, kernels, all)?.name
     },
   }
   const trainer = new Trainer(program, tensors, config, data, settings, around, start)

@@ -1,5 +1,6 @@
 // Where the numbers go bad: a phase run call by call, with a look at what each call has written.
 
+import { areFiniteBf16 } from "../formats/finite.ts"
 import { type Contract, kernelOf } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Program, ProgramSource } from "./link.ts"
@@ -14,17 +15,22 @@ export interface BadSearch {
   next(micro: number): void
 }
 
+/** What is searched: a program, and a place of its own for sums, as a GPU may have no memory left. */
+export type Searched = ProgramSource & { squares: Typed<"f64"> }
+
+const PIECE = 2 ** 22 // numbers in bf16, looked at on the host
+
 /** Names the first tensor of a step with a number that is not finite: one of the parameters, or else
  * what a call of the forward or backward passes makes; undefined when all is well. */
 export function findBad(
   program: Program,
-  source: ProgramSource & { parameters: Record<string, Tensor> },
+  source: Searched & { parameters: Record<string, Tensor> },
   kernels: Kernels,
   contract: Contract,
   { accumulation, next }: BadSearch,
 ): string | undefined {
   for (const parameter of Object.values(source.parameters)) {
-    if (isBad(program, kernels, parameter)) return `the parameter ${describe(parameter)}`
+    if (isBad(program, source, kernels, parameter)) return `the parameter ${describe(parameter)}`
   }
   for (let micro = 0; micro < accumulation; micro++) {
     next(micro)
@@ -36,7 +42,7 @@ export function findBad(
         for (const [i, { type, readOnly }] of signature.parameters.entries()) {
           const arg = args[i]!
           const isOutput = type === "pointer" && !readOnly && isTensor(arg)
-          if (!isOutput || arg.role === "scratch" || !isBad(program, kernels, arg)) continue
+          if (!isOutput || arg.role === "scratch" || !isBad(program, source, kernels, arg)) continue
           const of = accumulation > 1 ? ` of micro-batch ${micro}` : ""
           return `${describe(arg)}, made by ${kernel} in the ${name} pass${of}`
         }
@@ -57,26 +63,27 @@ function value(program: Program, arg: Arg, micro: number): number {
 /** The first of these tensors in which a number is not finite. */
 export function findNotFinite(
   program: Program,
+  source: Searched,
   kernels: Kernels,
   tensors: Tensor[],
 ): Tensor | undefined {
-  return tensors.find((tensor) => isBad(program, kernels, tensor))
+  return tensors.find((tensor) => isBad(program, source, kernels, tensor))
 }
 
-function isBad(program: Program, kernels: Kernels, tensor: Tensor): boolean {
+function isBad(program: Program, { squares }: Searched, kernels: Kernels, tensor: Tensor): boolean {
   const count = elements(tensor)
   if (tensor.dtype === "f32") {
     // A sum of squares in f64 is finite exactly when all numbers are.
-    const room = kernels.allocate(8)
-    kernels.call("squared_norm", room.address, program.address(tensor), count)
-    const sum = new Float64Array(1)
-    room.read(sum, 0)
-    room.free()
-    return !Number.isFinite(sum[0]!)
+    kernels.call("squared_norm", program.address(squares), program.address(tensor), count)
+    return !Number.isFinite(program.read(squares, 0, 1)[0]!)
   }
   if (tensor.dtype === "f64") return !program.read(tensor as Typed<"f64">).every(Number.isFinite)
   if (tensor.dtype === "i32") return false
-  return program.read(tensor as Typed<"bf16">).some((x) => (x & 0x7f80) === 0x7f80)
+  for (let start = 0; start < count; start += PIECE) {
+    const piece = program.read(tensor as Typed<"bf16">, start, Math.min(PIECE, count - start))
+    if (!areFiniteBf16(piece)) return true
+  }
+  return false
 }
 
 type Typed<D> = Tensor & { dtype: D }

@@ -110,13 +110,13 @@ export class Program {
     return view
   }
 
-  /** A tensor's elements as they are when everything before is done; not to be written. */
-  read<D extends keyof Views>(tensor: Typed<D>): Views[D]
-  read(tensor: Tensor): Views[keyof Views]
-  read(tensor: Tensor): Views[keyof Views] {
-    if (this.isHost) return this.view(tensor)
-    const copy = new (typeOf(tensor))(elements(tensor))
-    this.memory.read(copy, this.offset(tensor))
+  /** `count` of a tensor's elements from number `start` on, as they are when everything before is done; not
+   * to be written. */
+  read<D extends keyof Views>(tensor: Typed<D>, start?: number, count?: number): Views[D]
+  read(tensor: Tensor, start = 0, count = elements(tensor) - start): Views[keyof Views] {
+    if (this.isHost) return this.view(tensor).subarray(start, start + count)
+    const copy = new (typeOf(tensor))(count)
+    this.memory.read(copy, this.offset(tensor) + start * BYTES[tensor.dtype])
     return copy
   }
 

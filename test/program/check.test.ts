@@ -4,8 +4,9 @@ import { initialize } from "../../src/model/initialize.ts"
 import { type TrainingProgram, trainingProgram } from "../../src/model/program.ts"
 import { openDevice } from "../../src/native/device.ts"
 import { contract, type Kernels } from "../../src/native/library.ts"
-import { findBad } from "../../src/program/check.ts"
+import { findBad, findNotFinite } from "../../src/program/check.ts"
 import { Program } from "../../src/program/link.ts"
+import type { Tensor } from "../../src/program/tensor.ts"
 
 const CONFIG: Config = { maxT: 8, V: 97, Vp: padVocabulary(97), L: 2, NH: 2, C: 16 }
 const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
@@ -68,4 +69,27 @@ test("a parameter that is bad from the start", async () => {
   const signatures = await contract()
   const found = findBad(program, tensors, kernels, signatures, { accumulation: 3, next: () => {} })
   expect(found).toBe("the parameter qkvb (2,48)")
+})
+
+test("of more numbers in bf16 than are looked at at once, the first and the last", async () => {
+  const config = { ...CONFIG, V: 50257, Vp: padVocabulary(50257), C: 128 }
+  const wide = trainingProgram(config, { B: 1, T: 8, accumulation: 1, adamw, precision: "bf16" })
+  const reference = await openDevice("reference", 1)
+  const spoiled = await Program.link(wide, reference)
+  const { wte, wpe } = wide.parameters as unknown as Record<string, Tensor & { dtype: "bf16" }>
+  const numbers = spoiled.view(wte!)
+  const found = () => findNotFinite(spoiled, wide, reference, [wpe!, wte!])?.name
+  expect(numbers.length).toBeGreaterThan(2 ** 22)
+  expect(found()).toBeUndefined()
+  for (const [at, bits] of [
+    [0, 0x7f80],
+    [numbers.length - 1, 0xffc0],
+  ] as const) {
+    // Infinity, NaN
+    numbers[at] = bits
+    expect(found()).toBe("wte")
+    numbers[at] = 0x7f7f // the largest that is finite
+    expect(found()).toBeUndefined()
+  }
+  spoiled.free()
 })
