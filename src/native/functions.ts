@@ -29,15 +29,16 @@ export function ffiSymbols(signatures: Iterable<Signature>) {
 }
 
 /** The arguments as they may cross. Throws unless every one has its parameter's type and range, and
- * every pointer is NULL or points into live native memory. */
+ * every pointer is NULL or points into live native memory: this process's, or a device's. */
 export function checkArguments(
   { name, parameters }: Signature,
   args: (number | bigint)[],
+  isHost = true,
 ): (number | bigint)[] {
   assert(args.length === parameters.length, `${name} takes ${parameters.length} arguments`)
   return parameters.map((parameter, i) => {
     const value = Number(args[i])
-    const fits = FITS[parameter.type](value)
+    const fits = FITS[parameter.type](value, isHost)
     assert(fits, `${name}: ${parameter.name} = ${args[i]} is no ${parameter.type}`)
     // Bun 1.4.5 passes an integer that is stored as a double to a function of `cc` as 0, and an array
     // of numbers may store them all as doubles: one with a BigInt in it cannot.
@@ -50,11 +51,11 @@ export function checkArguments(
 const isWhole = (value: number, low: number, high: number) =>
   Number.isInteger(value) && value >= low && value <= high
 
-const FITS: Record<CType, (value: number) => boolean> = {
+const FITS: Record<CType, (value: number, isHost: boolean) => boolean> = {
   f32: (value) => typeof value === "number",
   f64: (value) => typeof value === "number",
   i32: (value) => isWhole(value, -(2 ** 31), 2 ** 31 - 1),
   u32: (value) => isWhole(value, 0, 2 ** 32 - 1),
   i64: (value) => Number.isSafeInteger(value),
-  pointer: (value) => value === 0 || (Number.isSafeInteger(value) && isLive(value)),
+  pointer: (value, isHost) => value === 0 || (Number.isSafeInteger(value) && isLive(value, isHost)),
 }

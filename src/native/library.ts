@@ -119,7 +119,7 @@ export class Kernels {
     const signature = this.contract.get(kernel)
     assert(signature, `llm.h has no ${kernel}`)
     assert(this.functions[kernel], `${this.name} has no ${kernel}`)
-    return this.functions[kernel]!(...checkArguments(signature, args))
+    return this.functions[kernel]!(...checkArguments(signature, args, !this.gpu))
   }
 }
 

@@ -110,9 +110,11 @@ export function tooMuch(bytes: number, limit: number, who: string, savers: strin
 
 export const allocate = NativeMemory.allocate
 
-/** Whether an address lies in memory that is allocated now; its end is allowed, for empty tails. */
-export function isLive(address: number): boolean {
+/** Whether an address lies in memory, this process's or a device's, that is allocated now; its end is
+ * allowed, for empty tails. */
+export function isLive(address: number, isHost: boolean): boolean {
   for (const memory of live) {
+    if (memory instanceof NativeMemory !== isHost) continue
     if (address >= memory.address && address <= memory.address + memory.bytes) return true
   }
   return false

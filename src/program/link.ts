@@ -81,7 +81,7 @@ export class Program {
   run(phase: string, ...args: number[]): void {
     const signature = this.signatures.get(phase)
     assert(signature, `the program has no phase ${phase}`)
-    const all = checkArguments(signature, [this.memory.address, ...args])
+    const all = checkArguments(signature, [this.memory.address, ...args], this.isHost)
     const call = () => {
       const status = this.functions[phase]!(...all)
       assert(status === 0, `phase ${phase} returned ${status}`)
