@@ -55,6 +55,10 @@ export function countGpus(path: string): { count: number } | { missing: string }
   return count < 0 ? { missing: readText(functions.device_message) } : { count }
 }
 
+// Bytes that arrays leave: for the code of kernels, which is loaded when they first run, for graphs, and
+// for what is added to while cuBLASLt's ways are timed.
+const RESERVED = 2 ** 28
+
 /** A graph: calls that were recorded, to be queued as one. */
 export type Recorded = bigint
 
@@ -124,10 +128,11 @@ export class Gpu {
     this.functions.device_tf32!(isOn ? 1 : 0)
   }
 
-  /** Bytes of memory. */
-  get memory(): { all: number; free: number } {
+  /** Bytes of memory; of what is free, arrays may take what is usable. */
+  get memory(): { all: number; free: number; usable: number } {
     const { device_memory, device_memory_free } = this.functions
-    return { all: Number(device_memory!()), free: Number(device_memory_free!()) }
+    const free = Number(device_memory_free!())
+    return { all: Number(device_memory!()), free, usable: Math.max(0, free - RESERVED) }
   }
 
   /** CUDA's version that the driver has, "13.0". */
@@ -139,11 +144,11 @@ export class Gpu {
   /** Zeroed memory on the device. `savers` are options that need less, for the error. */
   allocate(bytes: number, savers: string[] = []): Memory {
     assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
-    const address = Number(this.functions.device_allocate!(BigInt(bytes)))
+    const { usable } = this.memory
+    const isRoom = bytes <= usable
+    const address = isRoom ? Number(this.functions.device_allocate!(BigInt(bytes))) : 0
     this.check()
-    if (address === 0) {
-      throw tooMuch(bytes, this.memory.free, `the GPU (${this.name}) has free`, savers)
-    }
+    if (address === 0) throw tooMuch(bytes, usable, `the GPU (${this.name}) has free`, savers)
     return new DeviceMemory(this, this.functions, address, bytes)
   }
 

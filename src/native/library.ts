@@ -106,7 +106,7 @@ export class Kernels {
 
   /** Bytes that this process may use where the kernels' arrays lie. */
   usableMemory(): number {
-    return this.gpu ? this.gpu.memory.free : usableMemory()
+    return this.gpu ? this.gpu.memory.usable : usableMemory()
   }
 
   /** Waits until all calls are done: a GPU's are only queued. */

@@ -1,12 +1,14 @@
-// What device.cu says of a GPU before anything runs on it.
+// A GPU before anything runs on it: whether it is one for us, what room it has, which memory is its own.
 
 import { dlopen } from "bun:ffi"
-import { expect, test } from "bun:test"
+import { describe, expect, test } from "bun:test"
 import { copyFileSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { EMULATED_CUDA } from "../../src/build/emulated.ts"
 import { countGpus } from "../../src/native/gpu.ts"
+import { allocate } from "../../src/native/memory.ts"
+import { openGpu } from "./kernels.ts"
 import { emulationNeeds } from "./library.ts"
 
 const reason = await emulationNeeds()
@@ -29,3 +31,29 @@ test.skipIf(reason !== undefined)(
     rmSync(folder, { recursive: true })
   },
 )
+
+const { title, kernels } = await openGpu()
+describe.skipIf(!kernels)(title, () => {
+  test("kernels are given no address of the other side's memory", () => {
+    const [device, host] = [kernels!.allocate(1024), allocate(1024)]
+    const norm = (of: typeof kernels, out: number, inp: number) =>
+      of!.call("squared_norm", out, inp, 4)
+    norm(kernels, device.address, device.address + 512)
+    norm(kernels!.host, host.address, host.address + 512)
+    expect(() => norm(kernels, device.address, host.address)).toThrow(/inp = \d+ is no pointer/)
+    expect(() => norm(kernels!.host, device.address, host.address)).toThrow(
+      /out = \d+ is no pointer/,
+    )
+    for (const memory of [device, host]) memory.free()
+  })
+
+  test("arrays leave room for the code of kernels, or are refused in words", () => {
+    const { gpu } = kernels!
+    const { free, usable } = gpu!.memory
+    expect(usable).toBeGreaterThan(0)
+    expect(usable).toBeLessThan(free)
+    expect(() => kernels!.allocate(usable + 1, ["--recompute block"])).toThrow(
+      /^this run needs \d+\.\d\d GB of memory, and the GPU \(.+\) has free \d+\.\d\d GB \(try --recompute block, /,
+    )
+  })
+})
