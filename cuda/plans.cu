@@ -87,9 +87,14 @@ static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
             if (round > 0 && runs[i] == 0) continue;
             const float us =
                 time_runs(plan, found[i].algorithm, p, round > 0 ? runs[i] : 1, from, to, status);
-            if (round == 0) runs[i] = status ? 0 : 1 + (int)(200 / (us + 1));
-            else if (round == 1 || us < best[i]) best[i] = us;
-            if (status) choice.status = status;
+            if (status) {
+                choice.status = status;
+                runs[i] = 0; // it is out
+            } else if (round == 0) {
+                runs[i] = 1 + (int)(200 / (us + 1));
+            } else if (round == 1 || us < best[i]) {
+                best[i] = us;
+            }
         }
     }
     for (int i = 0; i < count; i++)
