@@ -84,7 +84,12 @@ int device_status(void) {
 
 int device_count(void) {
     int count = 0, major = 0;
-    keep_error(cudaGetDeviceCount(&count));
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (error == cudaErrorNoDevice) return 0;
+    if (error == cudaErrorInsufficientDriver)
+        keep_failure("there is no NVIDIA driver, or one too old for this CUDA (install a newer one)");
+    keep_error(error);
     if (kept == cudaSuccess && count > 0) {
         keep_error(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
         if (major < 8)

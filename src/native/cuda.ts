@@ -32,7 +32,9 @@ export async function findCuda(): Promise<CudaLibrary | { missing: string; hasGp
   loadDriver()
   const found = countGpus(path)
   if ("missing" in found) return { missing: found.missing, hasGpu }
-  if (found.count === 0) return { missing: "CUDA sees no GPU", hasGpu: false }
+  if (found.count === 0) {
+    return { missing: "CUDA sees no GPU (CUDA_VISIBLE_DEVICES may hide it)", hasGpu: false }
+  }
   const cublaslt = findCublasLt()
   if ("path" in cublaslt) return { path, cublaslt: cublaslt.path }
   return given ? { path, cublaslt: "" } : { missing: cublaslt.missing, hasGpu }

@@ -43,7 +43,9 @@ describe.skipIf(!isBuilt)(`the CUDA library${isBuilt ? "" : " (skipped: not buil
   })
 
   test.skipIf(hasGpu)("loads without a driver, and says that there is none", () => {
-    expect(countGpus(path)).toEqual({ missing: expect.stringMatching(/driver|device/) })
+    expect(countGpus(path)).toEqual({
+      missing: "there is no NVIDIA driver, or one too old for this CUDA (install a newer one)",
+    })
   })
 })
 
