@@ -9,7 +9,7 @@ import { EMULATED_CUDA } from "../../src/build/emulated.ts"
 import { countGpus } from "../../src/native/gpu.ts"
 import { allocate } from "../../src/native/memory.ts"
 import { openGpu } from "./kernels.ts"
-import { emulationNeeds } from "./library.ts"
+import { emulationNeeds, isOnGpu } from "./library.ts"
 
 const reason = await emulationNeeds()
 test.skipIf(reason !== undefined)(
@@ -55,5 +55,18 @@ describe.skipIf(!kernels)(title, () => {
     expect(() => kernels!.allocate(usable + 1, ["--recompute block"])).toThrow(
       /^this run needs \d+\.\d\d GB of memory, and the GPU \(.+\) has free \d+\.\d\d GB \(try --recompute block, /,
     )
+  })
+
+  test.skipIf(isOnGpu)("a kernel that fails is one line, after which freeing harms nothing", () => {
+    const { planted_address } = dlopen(EMULATED_CUDA, {
+      planted_address: { args: ["u64", "i32"], returns: "void" },
+    }).symbols
+    const memory = kernels!.allocate(4096)
+    planted_address(BigInt(memory.address), 0)
+    expect(() => kernels!.wait()).toThrow(
+      /^the GPU \(emulated GPU\) failed: .*not aligned to 8 bytes.* \(the system's log may say more; try again, or --device cpu\)$/,
+    )
+    memory.free()
+    kernels!.wait()
   })
 })

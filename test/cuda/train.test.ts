@@ -7,7 +7,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { EMULATED_CUDA } from "../../src/build/emulated.ts"
 import { modelName, stateName } from "../../src/train/checkpoint.ts"
-import { PRODUCTS } from "../../src/train/runfolder.ts"
+import { PRODUCTS, type StepMetrics } from "../../src/train/runfolder.ts"
 import { ROOT, run, SHAPE, writeSmallTokens } from "../cli/executable.ts"
 import { emulationNeeds, isOnGpu } from "./library.ts"
 
@@ -25,9 +25,13 @@ afterAll(() => rmSync(dir, { recursive: true }))
 // Where there is a GPU, the executable is what is tested; it need not be built where there is none.
 const LLM = isOnGpu ? [join(ROOT, "llm")] : [process.execPath, join(ROOT, "src", "main.ts")]
 
-async function llm(...args: string[]) {
+function start(...args: string[]) {
   const env = { ...process.env, ...variables, BUN_BE_BUN: undefined }
-  const ran = await run([...LLM, ...args.flatMap((arg) => arg.split(" "))], { cwd: dir, env })
+  return run([...LLM, ...args.flatMap((arg) => arg.split(" "))], { cwd: dir, env })
+}
+
+async function llm(...args: string[]) {
+  const ran = await start(...args)
   expect({ code: ran.code, stderr: ran.code === 0 ? "" : ran.stderr }).toEqual({
     code: 0,
     stderr: "",
@@ -36,15 +40,15 @@ async function llm(...args: string[]) {
 }
 
 const TRAIN = ["train small_train.bin", ...SHAPE, "--total-batch 32 --val-every 4 --sample-every 4"]
+const QUIET = ["train small_train.bin", ...SHAPE, "--total-batch 32 --val-every 0 --sample-every 0"]
 const GPU = "--device cuda --tf32 0"
+const [HEADER, COUNT, CHOICE, US] = [80, 12, 112, 40] // bytes, of a file of plans
 const MARK = Buffer.from(Float32Array.of(12345.5).buffer)
 const checkpoint = (out: string) =>
   [modelName(6), stateName(6)].map((name) => readFileSync(join(dir, out, name)))
-const losses = (out: string): number[] =>
-  readFileSync(join(dir, out, "metrics.jsonl"), "utf8")
-    .trim()
-    .split("\n")
-    .flatMap((line) => JSON.parse(line).trainLoss ?? [])
+const metrics = (out: string) =>
+  Bun.JSONL.parse(readFileSync(join(dir, out, "metrics.jsonl"), "utf8")) as StepMetrics[]
+const losses = (out: string) => metrics(out).flatMap(({ trainLoss }) => trainLoss ?? [])
 
 describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
   for (const precision of ["fp32", "bf16"]) {
@@ -74,6 +78,50 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
   }
 
   test(
+    "in fp32 has the same bits whatever it makes again",
+    async () => {
+      const train = [...QUIET, GPU, "--precision fp32 --steps 6"]
+      for (const mode of ["1", "2", "block"]) {
+        await llm(...train, `--recompute ${mode} --out again-${mode}`)
+        expect(checkpoint(`again-${mode}`)).toEqual(checkpoint("fp32-whole"))
+      }
+    },
+    TIMEOUT_MS,
+  )
+
+  for (const precision of ["fp32", "bf16"]) {
+    test(
+      `in ${precision} whose numbers go bad ends with code 3 and the first tensor's name`,
+      async () => {
+        const more = `--precision ${precision} --steps 3 --lr 1e30 --grad-clip 0 --out bad-${precision}`
+        const { code, stderr } = await start(...TRAIN, GPU, more)
+        expect({ code, stderr }).toEqual({
+          code: 3,
+          stderr: expect.stringMatching(
+            /^llm: step 1: the loss is NaN; first in h0\.qkv \(2,8,48\), made by matmul_forward in the forward pass of micro-batch 0 \(.*\)\n$/,
+          ),
+        })
+      },
+      TIMEOUT_MS,
+    )
+  }
+
+  test(
+    "skips the updates that the CPU skips",
+    async () => {
+      const more = "--precision fp32 --steps 150 --skip-loss-z 1 --lr 1e-5"
+      const skipped = async (device: string, out: string) => {
+        await llm(...QUIET, more, device, `--out ${out}`)
+        return metrics(out).flatMap(({ step, skipped }) => (skipped ? [step] : []))
+      }
+      const expected = await skipped("--device reference", "skips-cpu")
+      expect(expected).not.toEqual([])
+      expect(await skipped(GPU, "skips-gpu")).toEqual(expected)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
     "leaves a model that is sampled and measured on a GPU as on the CPU",
     async () => {
       const sample = "sample fp32-whole --precision fp32 --temperature 0 --tokens 12 --samples 2"
@@ -92,16 +140,18 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
   test(
     "makes products as it did before it was resumed, whatever the cache says; or says that it does not",
     async () => {
-      await llm(...TRAIN, GPU, "--precision fp32 --steps 1 --out plans")
+      await llm(...QUIET, GPU, "--precision fp32 --steps 1 --out plans")
       const file = join(dir, "plans", PRODUCTS)
-      const kept = readFileSync(file)
-      // The time of the last one, which stands before the 64 bytes of its algorithm and 4 of nothing.
-      MARK.copy(kept, kept.length - 72)
+      const all = readFileSync(file)
+      // One alone, the last, with a time that it cannot have taken (cuda/plans.cu).
+      const kept = Buffer.concat([all.subarray(0, HEADER), all.subarray(-CHOICE)])
+      kept.writeInt32LE(1, COUNT)
+      MARK.copy(kept, HEADER + US)
       writeFileSync(file, kept)
-      const go = (steps: number) => llm(`train --resume --batch 4 --steps ${steps} --out plans`)
+      const go = (steps: number) => llm(`train --resume --steps ${steps} --out plans`)
       expect((await go(2)).stderr).toBe("")
-      const grown = readFileSync(file) // by the products of a larger batch
-      expect(grown.length).toBeGreaterThan(kept.length)
+      const grown = readFileSync(file) // by the other products, which the cache may have
+      expect(grown.length).toBeGreaterThanOrEqual(all.length)
       expect(grown.includes(MARK)).toBe(true)
 
       writeFileSync(file, kept.subarray(0, -1))
