@@ -16,7 +16,7 @@ const AT_ONCE = 2
 const FLAGS = [
   ...["-x", "c++", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"],
   ...(process.arch === "x64" ? ["-march=x86-64-v3"] : []),
-  // An access that a GPU would refuse for its address is reported (test/cuda/emulation.cpp).
+  // An access that a GPU would refuse for its address is reported (test/cuda/threads.cpp).
   ...["-fsanitize=alignment", "-DLLM_EMULATED", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
   ...["-Wno-psabi", `-I${EMULATION}`, `-I${KERNELS}`, `-I${join(ROOT, "c")}`],
 ]
