@@ -1,7 +1,7 @@
 // A GPU through its kernel library: the functions of cuda/device.h.
 
 import { dlopen, type FFITypeOrString } from "bun:ffi"
-import { existsSync, readFileSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { writeWhole } from "../data/files.ts"
 import { assert, UserError } from "../errors.ts"
@@ -95,8 +95,12 @@ export class Gpu {
   /** Makes products from here on as a file has kept it. False where the file is missing, or is of another
    * GPU or cuBLASLt. */
   takePlans(file: string): boolean {
-    if (!existsSync(file)) return false
-    const kept = readFileSync(file)
+    let kept: Buffer
+    try {
+      kept = readFileSync(file)
+    } catch {
+      return false
+    }
     const isTaken = kept.length > 0 && this.functions.product_plans_load!(kept, kept.length) >= 0
     if (isTaken) this.plans.set(file, kept.length)
     return isTaken

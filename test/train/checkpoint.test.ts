@@ -55,7 +55,7 @@ describe("a folder", () => {
 
   const temporary = [
     ...[".model_00000010.bin.01234567.tmp", ".state_00000010_00000.bin.89abcdef.tmp"],
-    ...[".DONE_00000010.01234567.tmp", ".run.toml.01234567.tmp"],
+    ...[".DONE_00000010.01234567.tmp", ".run.toml.01234567.tmp", ".products.bin.01234567.tmp"],
   ]
   const parts = ["model_00000008.bin", "state_00000012_00000.bin"]
   const others = [
