@@ -102,7 +102,7 @@ async function run(given: Options): Promise<number> {
     ? (path: string) => RunFolder.resume(path, resolved, start?.step ?? 0, tell)
     : (path: string) => RunFolder.create(path, resolved, checkpointBytes(config, tensors), tell)
   const folder = out === undefined ? undefined : open(out)
-  if (kernels.gpu && folder) keepPlans(kernels.gpu, folder, start !== undefined, tell)
+  if (folder) keepPlans(kernels.gpu, folder, start !== undefined, tell)
   if (checkpoint) forget(checkpoint)
   else if (!source) initialize(program, tensors, config, kernels, seed)
   else loadWeights(source, program, tensors, kernels)

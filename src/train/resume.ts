@@ -192,20 +192,21 @@ export function loadCheckpoint(
   return read
 }
 
-/** Makes products as the run made them before, `isResumed`, and keeps with the run how they are made: a
- * GPU's cache may be lost, or be filled by another run. */
+/** On a GPU, makes products as the run made them before, `isResumed`, and keeps with the run how they are
+ * made: a GPU's cache may be lost, or be filled by another run. Warns where sums will be others. */
 export function keepPlans(
-  gpu: Gpu,
+  gpu: Gpu | undefined,
   folder: RunFolder,
   isResumed: boolean,
   warn: (text: string) => void,
 ): void {
   const file = folder.file(PRODUCTS)
-  if (isResumed && !gpu.takePlans(file)) {
-    const why = existsSync(file) ? "is of another GPU or cuBLASLt" : "is missing"
+  const isThere = existsSync(file)
+  if (isResumed && (gpu ? !gpu.takePlans(file) : isThere)) {
+    const why = !gpu ? "is of a GPU" : isThere ? "is of another GPU or cuBLASLt" : "is missing"
     warn(`${file} ${why}: from here on, the last bits of sums may not be what they would have been`)
   }
-  gpu.keepPlansIn(file)
+  gpu?.keepPlansIn(file)
 }
 
 /** Gives up what is newer than the checkpoint that the run goes on from: it is damaged, and must not

@@ -148,7 +148,8 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
       kept.writeInt32LE(1, COUNT)
       MARK.copy(kept, HEADER + US)
       writeFileSync(file, kept)
-      const go = (steps: number) => llm(`train --resume --steps ${steps} --out plans`)
+      const go = (steps: number, device = GPU) =>
+        llm(`train --resume --steps ${steps} --out plans ${device}`)
       expect((await go(2)).stderr).toBe("")
       const grown = readFileSync(file) // by the other products, which the cache may have
       expect(grown.length).toBeGreaterThanOrEqual(all.length)
@@ -161,6 +162,9 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
       rmSync(file)
       expect((await go(4)).stderr).toMatch(/^warning: plans\/products.bin is missing/)
       expect((await go(5)).stderr).toBe("")
+      expect((await go(6, "--device reference --tf32 auto")).stderr).toMatch(
+        /^warning: plans\/products.bin is of a GPU/,
+      )
     },
     TIMEOUT_MS,
   )
