@@ -141,7 +141,7 @@ export -f machine losses resume twice refusal monitor sanitize
 part machine 40 bash -c machine
 part ops 150 bash -c 'bun_test test/cuda/ops.test.ts'
 part model 60 bash -c 'bun_test test/model/fixture.test.ts'
-part train 120 bash -c 'bun_test test/cuda/train.test.ts'
+part train 120 bash -c 'bun_test test/cuda/device.test.ts test/cuda/train.test.ts'
 part losses 90 bash -c losses
 part resume 45 bash -c resume
 part twice 60 bash -c twice

@@ -8,6 +8,7 @@ import { assert, UserError } from "../errors.ts"
 import { live, type Memory, tooMuch } from "./memory.ts"
 
 const TEXT_BYTES = 256
+const OUT_OF_MEMORY = 2 // cudaErrorMemoryAllocation
 
 const f = (returns: FFITypeOrString, ...args: FFITypeOrString[]) => ({ args, returns })
 
@@ -192,9 +193,11 @@ export class Gpu {
     if (Number(status) === 0) return
     this.isLost = true
     const message = readText(this.functions.device_message)
-    throw new UserError(
-      `the GPU${this.name && ` (${this.name})`} failed: ${message} (the system's log may say more; try again, or --device cpu)`,
-    )
+    const wayOut =
+      Number(status) === OUT_OF_MEMORY
+        ? "try a smaller --batch or --classifier-rows, or --recompute block"
+        : "the system's log may say more; try again, or --device cpu"
+    throw new UserError(`the GPU${this.name && ` (${this.name})`} failed: ${message} (${wayOut})`)
   }
 
   /** Frees memory, unless it is lost already. */

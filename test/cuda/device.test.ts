@@ -57,6 +57,14 @@ describe.skipIf(!kernels)(title, () => {
     )
   })
 
+  test("memory that is short while it computes is no mystery", () => {
+    const place = kernels!.allocate(4096).address
+    // A place for each of so many tokens is more than the room that all kernels share.
+    const sizes = [1, 1, 1, 2 ** 30, 1, 0, 0]
+    kernels!.call("embedding_backward", place, place, place, place, ...sizes)
+    expect(() => kernels!.wait()).toThrow(/^the GPU \(.+\) failed: .* \(try a smaller --batch or /)
+  })
+
   test.skipIf(isOnGpu)("a kernel that fails is one line, after which freeing harms nothing", () => {
     const { planted_address } = dlopen(EMULATED_CUDA, {
       planted_address: { args: ["u64", "i32"], returns: "void" },
