@@ -8,7 +8,6 @@ import { type Config, parameterCount } from "../src/model/config.ts"
 import { type DecodeTensors, decodeProgram } from "../src/model/program.ts"
 import type { Precision } from "../src/native/contract.ts"
 import type { Kernels } from "../src/native/library.ts"
-import { allocate } from "../src/native/memory.ts"
 import { Program } from "../src/program/link.ts"
 import { BYTES, type Tensor, tensorBytes } from "../src/program/tensor.ts"
 import { NO_FILTERS } from "../src/sample/choose.ts"
@@ -81,11 +80,12 @@ export async function benchSample(
 
 /** Bytes a second of reading alone, which is what a token does. */
 function readingSpeed(kernels: Kernels, program: Program, large: Tensor): number {
-  const out = allocate(8)
+  const out = kernels.allocate(8)
   let best = 0
   for (let run = 0; run < READS; run++) {
     const start = performance.now()
     kernels.call("squared_norm", out.address, program.address(large), tensorBytes(large) / 4)
+    kernels.wait()
     best = Math.max(best, (tensorBytes(large) * 1000) / (performance.now() - start))
   }
   out.free()
