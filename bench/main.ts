@@ -11,6 +11,7 @@ import { openDevice } from "../src/native/device.ts"
 import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
 import { benchBudget } from "./budget.ts"
 import { benchKernels } from "./kernels.ts"
+import { benchRegisters } from "./registers.ts"
 import { benchSample } from "./sample.ts"
 import { benchShared } from "./shared.ts"
 import { benchStart } from "./start.ts"
@@ -25,6 +26,7 @@ bun run bench sample [options]   tokens a second of a sampler, against memory
 bun run bench shared [options]   a step with one core loaded by another process
 bun run bench start [options]    from the command to the first step
 bun run bench budget [options]   the least time a step takes on a device of given limits
+bun run bench registers          registers, spills and shared memory of every CUDA kernel
 
   --threads N       threads of the kernels (the cores this process may use)
   --precision NAME  fp32, bf16 (fp32); of kernels, step, sample and budget
@@ -90,6 +92,7 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
       )
     },
   },
+  registers: { options: [], run: () => benchRegisters() },
   shared: { options: [], run: ({ kernels }) => benchShared(kernels) },
   start: {
     options: ["init"],

@@ -31,6 +31,9 @@ const HOST = ["-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
   .concat("-fno-threadsafe-statics", "-ffp-contract=off")
   .join()
 const FLAGS = ["-std=c++17", "-O3", `-I${join(ROOT, "c")}`, "-Xcompiler", HOST]
+// Registers, spills and shared memory of every kernel, kept beside the object.
+const TELL = "-Xptxas=-v"
+export const TOLD = ".ptxas.txt"
 const LINK = [
   "-shared",
   "-cudart=static",
@@ -44,8 +47,11 @@ interface Unit {
   flags: string[]
 }
 
-/** Builds the library if it is missing or older than its sources. Returns why there is none. */
-export async function buildCuda(log: (line: string) => void): Promise<{ missing?: string }> {
+/** Builds the library if it is missing or older than its sources. Returns why there is none, or the
+ * folder of what it was made of. */
+export async function buildCuda(
+  log: (line: string) => void,
+): Promise<{ missing?: string; folder?: string }> {
   const asked = process.env.LLM_CUDA_ARCHS
   if (asked === "none") return existsSync(TARGET) ? {} : { missing: "LLM_CUDA_ARCHS is none" }
   const found = findNvcc()
@@ -76,7 +82,7 @@ export async function buildCuda(log: (line: string) => void): Promise<{ missing?
     await Bun.write(`${TARGET}.tmp`, Bun.file(library))
     renameSync(`${TARGET}.tmp`, TARGET)
   }
-  return {}
+  return { folder }
 }
 
 const digits = (arch: string) => arch.replace(/\D/g, "")
@@ -125,18 +131,21 @@ async function compileAll(nvcc: string, codes: string[], units: Unit[]): Promise
   const work = async () => {
     for (let unit = left.shift(); unit; unit = left.shift()) {
       const { source, object, flags } = unit
-      await run(nvcc, [...codes, ...FLAGS, ...flags, "-c", source, "-o", `${object}.tmp`])
+      const options = [...codes, ...FLAGS, TELL, ...flags]
+      const told = await run(nvcc, [...options, "-c", source, "-o", `${object}.tmp`])
+      await Bun.write(object.replace(/\.o$/, TOLD), told)
       renameSync(`${object}.tmp`, object)
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, work))
 }
 
-async function run(nvcc: string, args: string[]): Promise<void> {
+async function run(nvcc: string, args: string[]): Promise<string> {
   const child = Bun.spawn([nvcc, ...args], { stdout: "pipe", stderr: "pipe" })
   const [out, errors] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
   ])
   if ((await child.exited) !== 0) throw new Error(`${nvcc} ${args.join(" ")}:\n${out}${errors}`)
+  return out + errors
 }
