@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -59,10 +60,24 @@ class Memory(threading.Thread):
         return max(self.most, self.now()) - self.before
 
 
-def run_llm(model, B, seconds):
+def tokens_for(folder, count):
+    """A token file of the built-in plays, over and over: at least `count` tokens, as large batches need."""
+    llm = os.environ.get("LLM", "./llm")
+    subprocess.run([llm, "data", "plays", "--out-dir", folder], check=True, capture_output=True)
+    with open(os.path.join(folder, "plays_train.bin"), "rb") as file:
+        head, text = file.read(1024), file.read()
+    times = -(-count * 2 // len(text))
+    head = head[:8] + struct.pack("<i", times * len(text) // 2) + head[12:]
+    path = os.path.join(folder, "long.bin")
+    with open(path, "wb") as file:
+        file.write(head + text * times)
+    return path
+
+
+def run_llm(model, B, seconds, tokens):
     """Tokens a second of steady steps, by when their lines came; then the run is ended."""
     llm = os.environ.get("LLM", "./llm")
-    command = [llm, "train", "--init", f"gpt2:d{model.L}", "--batch", str(B), "--context", str(T)]
+    command = [llm, "train", tokens, "--val", tokens, "--init", f"gpt2:d{model.L}", "--batch", str(B), "--context", str(T)]
     command += ["--precision", "bf16", "--device", "cuda", "--steps", "1000"]
     command += ["--val-every", "0", "--sample-every", "0"]
     memory = Memory()
@@ -169,6 +184,8 @@ def main():
     datasheet = next((rate for name, rate in DATASHEET_TERAFLOPS.items() if name in gpu), 0)
     peaks = [peak.get("teraflops", 0), datasheet]
     rows, products = [], ""
+    folder = tempfile.TemporaryDirectory()
+    tokens = tokens_for(folder.name, 2 * T * max(B for model in MODELS for B in model.batches))
 
     def add(by, model, result):
         rows.append(row(by, model, result, peaks))
@@ -178,7 +195,7 @@ def main():
     for model in MODELS if seconds > SHORT_S else MODELS[:1]:
         for B in model.batches if seconds > SHORT_S else model.batches[:2]:
             if left() > 15:
-                add("llm", model, run_llm(model, B, min(model.seconds[0], left())))
+                add("llm", model, run_llm(model, B, min(model.seconds[0], left()), tokens))
         if model is MODELS[0] and left() > 15:
             products = said_by(sys.executable, "bench/gpu_products.py")
             write(path, peak, rows, products)

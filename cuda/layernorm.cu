@@ -1,242 +1,144 @@
-/* Layer normalisation. A row belongs to a warp, or to some where it is long, and stays in registers from
- * one pass over it to the next, while the rows to come are on their way into shared memory; a row too
- * long for that, or one whose numbers cannot be loaded sixteen bytes at a time, is read again. Rows
- * are taken from the last to the first: what a product wrote last is still in the L2 cache, and so are,
- * for the product that follows, the rows with which it begins. */
-#include <stdlib.h> // getenv: until measured
-
+/* Layer normalisation. A row belongs to a warp, or to a block where it is long, and stays in
+ * registers from one pass over it to the next; a row too long for that, or one whose numbers cannot
+ * be loaded sixteen bytes at a time, is read again. */
 #include "elements.h"
-#include "mma.h"
 #include "product.h"
 
 namespace {
 
-constexpr int HELD = 3;           // loads of sixteen bytes, at most, that a thread holds of a row
-constexpr int MOST_THREADS = 512; // of a row that is held
-constexpr int ANY_THREADS = 256;  // of a row that is read again, and of a block of shorter ones
+constexpr int HELD = 3; // loads of sixteen bytes, at most, that a thread holds of a row
+constexpr int FORWARD_THREADS = 1024, BACKWARD_THREADS = 512; // of a row, at most
+constexpr int ANY_THREADS = 256;                              // of a row that is read again
 constexpr int SHORT = WARP * HELD * WIDE; // columns of the longest row of a warp
-// Of rows, each a block's: two for each of a Hopper's multiprocessors.
+// Of rows, for the gradients of weight and bias: two for each of a Hopper's multiprocessors.
 constexpr int MOST_SLICES = 264;
-constexpr int GRADIENTS = 3; // dout, inp, dinp: one row of each
 
-/* How a row is shared out: loads of W numbers, K of them a thread, by THREADS threads, or by as many as
- * a block is wide. Where K is 0, as many as it takes. */
-template <int W_, int K_, int THREADS> struct Share {
-    static constexpr int W = W_, K = K_, KEPT = K_ ? K_ : 1;
-    static __device__ __forceinline__ int threads() { return THREADS ? THREADS : blockDim.x; }
-
-    /* f(k, c) for each column c that this thread has of a row, W at a time: the k-th of K. Where K
-     * is 0, all columns are visited as the first. */
-    template <typename F> static __device__ __forceinline__ void over_row(int C, F f) {
-        if constexpr (K > 0) {
+/* f(k, c) for each column c that this thread has of a row, W at a time: the k-th of K. Where K is
+ * 0, all columns are visited as the first. */
+template <int W, int K, typename F> DEVICE void over_row(int C, F f) {
+    if constexpr (K > 0) {
 #pragma unroll
-            for (int k = 0; k < K; k++) {
-                const int c = (k * threads() + threadIdx.x) * W;
-                if (c < C) f(k, c);
-            }
-        } else {
-            for (int c = threadIdx.x * W; c < C; c += threads() * W) f(0, c);
+        for (int k = 0; k < K; k++) {
+            const int c = (k * blockDim.x + threadIdx.x) * W;
+            if (c < C) f(k, (i64)c);
         }
+    } else {
+        for (i64 c = threadIdx.x * W; c < C; c += blockDim.x * W) f(0, c);
     }
+}
 
-    /* The sum over a row's threads. A board is free again after the next sum on another. */
-    static __device__ __forceinline__ float sum(float x, float *board) {
-        x = warp_sum(x);
-        if constexpr (THREADS == WARP) return x;
-        const int warps = threads() / WARP, lane = threadIdx.x % WARP;
-        float *const row = board + threadIdx.y * warps;
-        if (lane == 0) row[threadIdx.x / WARP] = x;
-        __syncthreads();
-        return warp_sum(lane < warps ? row[lane] : 0.f);
+/* What this thread has of a row, loaded at once; where K is 0, whenever it is asked for. */
+template <int W, int K> struct Row {
+    const real *p;
+    Stored<real, W> held[K ? K : 1];
+    __device__ __forceinline__ Row(const real *row, int C) : p(row) {
+        if constexpr (K > 0)
+            over_row<W, K>(C, [&](int k, i64 c) { held[k] = load_stored<W>(p + c); });
+    }
+    __device__ __forceinline__ Floats<W> at(int k, i64 c) const {
+        return K > 0 ? widen(held[k]) : load<W>(p + c);
     }
 };
 
-/* Each thread's own places in shared memory for what it has of ROWS rows. An odd number of loads, so that
- * neighbours' lie in other banks. */
-template <typename S, int ROWS> struct Places {
-    static constexpr int LOADS = ROWS * S::K | 1;
-    typedef Stored<real, S::W> Load;
-    Load *at;
-    __device__ __forceinline__ explicit Places(Load *shared)
-        : at(shared + (threadIdx.y * S::threads() + threadIdx.x) * LOADS) {}
-    __device__ __forceinline__ const Load &operator()(int row, int k) const {
-        return at[row * S::K + k];
-    }
-    /* Has row n of rows copied there, if n is one. */
-    __device__ __forceinline__ void fetch(int row, const real *rows, int n, int C) const {
-        const real *const from = rows + (i64)n * C;
-        if (n >= 0)
-            S::over_row(C, [&](int k, int c) { copy_async(at + row * S::K + k, from + c); });
-    }
-};
+DEVICE float row_sum(float x, float *board) {
+    return blockDim.x == WARP ? warp_sum(x) : block_sum(x, board);
+}
 
-template <typename S, int AHEAD>
-KERNEL __launch_bounds__(MOST_THREADS)
+template <int W, int K>
+KERNEL __launch_bounds__(FORWARD_THREADS)
 forward(real *out, float *mean, float *rstd, const real *inp, const real *weight, const real *bias,
         int N, int C, float eps) {
-    constexpr int W = S::W, K = S::K;
-    typedef Stored<real, W> Load;
-    DYNAMIC_SHARED(Load, shared);
     __shared__ float boards[2][WARP];
-    const Places<S, AHEAD> places(shared);
-    const int stride = gridDim.x * blockDim.y;
-    int n = N - 1 - (int)(blockIdx.x * blockDim.y + threadIdx.y);
-    const auto fetch = [&](int place, int row) {
-        places.fetch(place, inp, row, C);
-        commit_copies();
-    };
-    Load w[S::KEPT], b[S::KEPT];
-    const auto load_weights = [&](int k, int c) {
-        w[k] = load_stored<W>(weight + c);
-        b[k] = load_stored<W>(bias + c);
-    };
-    if constexpr (K > 0) {
-        for (int place = 0; place < AHEAD; place++) fetch(place, n - place * stride);
-        S::over_row(C, load_weights);
-    }
-    int place = 0;
-    for (int i = blockIdx.x * blockDim.y; i < N; i += stride, n -= stride) {
-        const real *const row = inp + (i64)n * C;
-        Floats<W> held[S::KEPT] = {};
-        if constexpr (K > 0) {
-            wait_copies<AHEAD - 1>();
-            if (n >= 0) S::over_row(C, [&](int k, int) { held[k] = widen(places(place, k)); });
-            fetch(place, n - AHEAD * stride);
-            place = place + 1 < AHEAD ? place + 1 : 0;
-        }
-        const auto at = [&](int k, int c) { return K > 0 ? held[k] : load<W>(row + c); };
+    const i64 n = (i64)blockIdx.x * blockDim.y + threadIdx.y;
+    if (n >= N) return;
+    const Row<W, K> row(inp + n * C, C);
 
-        float sum = 0;
-        S::over_row(C, [&](int k, int c) {
-            const Floats<W> x = at(k, c);
+    float sum = 0;
+    over_row<W, K>(C, [&](int k, i64 c) {
+        const Floats<W> x = row.at(k, c);
 #pragma unroll
-            for (int j = 0; j < W; j++) sum += x.at[j];
-        });
-        const float m = S::sum(sum, boards[0]) / (float)C;
+        for (int i = 0; i < W; i++) sum += x.at[i];
+    });
+    const float m = row_sum(sum, boards[0]) / (float)C;
 
-        // A second pass: when |mean| is far above the deviation, E[x²] - mean² cancels to noise.
-        float squares = 0;
-        S::over_row(C, [&](int k, int c) {
-            const Floats<W> x = at(k, c);
+    // A second pass: when |mean| is far above the deviation, E[x²] - mean² cancels to noise.
+    float squares = 0;
+    over_row<W, K>(C, [&](int k, i64 c) {
+        const Floats<W> x = row.at(k, c);
 #pragma unroll
-            for (int j = 0; j < W; j++) squares += (x.at[j] - m) * (x.at[j] - m);
-        });
-        const float r = 1 / sqrtf(S::sum(squares, boards[1]) / (float)C + eps);
+        for (int i = 0; i < W; i++) squares += (x.at[i] - m) * (x.at[i] - m);
+    });
+    const float r = 1 / sqrtf(row_sum(squares, boards[1]) / (float)C + eps);
 
-        if (n < 0) continue;
-        real *const to = out + (i64)n * C;
-        S::over_row(C, [&](int k, int c) {
-            if constexpr (K == 0) load_weights(k, c);
-            Floats<W> x = at(k, c);
-            const Floats<W> ws = widen(w[k]), bs = widen(b[k]);
+    over_row<W, K>(C, [&](int k, i64 c) {
+        Floats<W> x = row.at(k, c);
+        const Floats<W> w = load<W>(weight + c), b = load<W>(bias + c);
 #pragma unroll
-            for (int j = 0; j < W; j++) x.at[j] = (x.at[j] - m) * r * ws.at[j] + bs.at[j];
-            store(to + c, x);
-        });
-        if (threadIdx.x > 0) continue;
-        if (mean) mean[n] = m;
-        if (rstd) rstd[n] = r;
-    }
+        for (int i = 0; i < W; i++) x.at[i] = (x.at[i] - m) * r * w.at[i] + b.at[i];
+        store(out + n * C + c, x);
+    });
+    if (threadIdx.x > 0) return;
+    if (mean) mean[n] = m;
+    if (rstd) rstd[n] = r;
 }
 
 /* dinp; and, where rows are held, slices (gridDim.x,2,C): each block's rows' share of dweight and
  * of dbias. */
-template <typename S>
-KERNEL __launch_bounds__(MOST_THREADS)
+template <int W, int K>
+KERNEL __launch_bounds__(BACKWARD_THREADS)
 backward(real *dinp, float *slices, const real *dout, const real *inp, const real *weight,
          const float *mean, const float *rstd, int N, int C, int accumulate) {
-    constexpr int W = S::W, K = S::K;
-    typedef Stored<real, W> Load;
-    enum { DOUT, INP, OLD };
-    DYNAMIC_SHARED(Load, shared);
-    __shared__ float boards[2][WARP];
-    const Places<S, GRADIENTS> places(shared);
-    const int stride = gridDim.x * blockDim.y;
-    int n = N - 1 - (int)(blockIdx.x * blockDim.y + threadIdx.y);
-    // A place is free as soon as its row has been read: what follows goes there.
-    const auto fetch = [&](int row) {
-        places.fetch(DOUT, dout, row, C);
-        places.fetch(INP, inp, row, C);
-        commit_copies();
-    };
-    const auto fetch_old = [&](int row) {
-        if (accumulate) places.fetch(OLD, dinp, row, C);
-        commit_copies();
-    };
-    if constexpr (K > 0) {
-        fetch(n);
-        fetch_old(n);
-    }
-    float next_m = n >= 0 ? mean[n] : 0.f, next_r = n >= 0 ? rstd[n] : 0.f;
-    Floats<W> dw[S::KEPT] = {}, db[S::KEPT] = {}, g[S::KEPT];
-    Load x[S::KEPT];
-    for (int i = blockIdx.x * blockDim.y; i < N; i += stride, n -= stride) {
-        const int next = n - stride;
-        const float m = next_m, r = next_r;
-        if (next >= 0) {
-            next_m = mean[next];
-            next_r = rstd[next];
-        }
-        const i64 row = (i64)n * C;
-        const auto make = [&](int k, int c) {
-            const Floats<W> w = load<W>(weight + c);
-            const Floats<W> d = K > 0 ? widen(places(DOUT, k)) : load<W>(dout + row + c);
-            x[k] = K > 0 ? places(INP, k) : load_stored<W>(inp + row + c);
-#pragma unroll
-            for (int j = 0; j < W; j++) g[k].at[j] = d.at[j] * w.at[j];
-            return d;
-        };
-        const auto norms = [&](int k) {
-            Floats<W> norm = widen(x[k]);
-#pragma unroll
-            for (int j = 0; j < W; j++) norm.at[j] = (norm.at[j] - m) * r;
-            return norm;
-        };
-        if constexpr (K > 0) wait_copies<1>();
+    __shared__ float boards[2][WARP], sums[2 * SHORT];
+    Floats<W> dw[K ? K : 1] = {}, db[K ? K : 1] = {};
+    const i64 stride = (i64)gridDim.x * blockDim.y;
+    for (i64 n = (i64)blockIdx.x * blockDim.y + threadIdx.y; n < N; n += stride) {
+        const Row<W, K> douts(dout + n * C, C), inps(inp + n * C, C);
+        const Row<W, K> old(dinp + n * C, accumulate ? C : 0);
+        const float m = mean[n], r = rstd[n];
         float sum_g = 0, sum_gn = 0;
-        if (n >= 0)
-            S::over_row(C, [&](int k, int c) {
-                const Floats<W> d = make(k, c), norm = norms(k);
+        over_row<W, K>(C, [&](int k, i64 c) {
+            const Floats<W> d = douts.at(k, c), x = inps.at(k, c), w = load<W>(weight + c);
 #pragma unroll
-                for (int j = 0; j < W; j++) {
-                    sum_g += g[k].at[j];
-                    sum_gn += g[k].at[j] * norm.at[j];
-                    dw[k].at[j] += d.at[j] * norm.at[j];
-                    db[k].at[j] += d.at[j];
-                }
-            });
-        if constexpr (K > 0) fetch(next);
-        const float avg_g = S::sum(sum_g, boards[0]) / (float)C;
-        const float avg_gn = S::sum(sum_gn, boards[1]) / (float)C;
-        if constexpr (K > 0) wait_copies<1>();
-        if (n >= 0)
-            S::over_row(C, [&](int k, int c) {
-                if constexpr (K == 0) make(k, c);
-                const Floats<W> norm = norms(k);
-                Floats<W> dx = {};
-                if (accumulate) dx = K > 0 ? widen(places(OLD, k)) : load<W>(dinp + row + c);
+            for (int i = 0; i < W; i++) {
+                const float norm = (x.at[i] - m) * r, g = d.at[i] * w.at[i];
+                sum_g += g;
+                sum_gn += g * norm;
+                dw[k].at[i] += d.at[i] * norm;
+                db[k].at[i] += d.at[i];
+            }
+        });
+        const float avg_g = row_sum(sum_g, boards[0]) / (float)C;
+        const float avg_gn = row_sum(sum_gn, boards[1]) / (float)C;
+        over_row<W, K>(C, [&](int k, i64 c) {
+            const Floats<W> d = douts.at(k, c), x = inps.at(k, c), w = load<W>(weight + c);
+            Floats<W> dx = accumulate ? old.at(k, c) : Floats<W>{};
 #pragma unroll
-                for (int j = 0; j < W; j++)
-                    dx.at[j] += r * (g[k].at[j] - avg_g - norm.at[j] * avg_gn);
-                store(dinp + row + c, dx);
-            });
-        if constexpr (K > 0) fetch_old(next);
+            for (int i = 0; i < W; i++) {
+                const float norm = (x.at[i] - m) * r, g = d.at[i] * w.at[i];
+                dx.at[i] += r * (g - avg_g - norm * avg_gn);
+            }
+            store(dinp + n * C + c, dx);
+        });
     }
     if constexpr (K > 0) {
-        float *const sums = reinterpret_cast<float *>(shared); // (blockDim.y,C), in the places
-        const int threads = blockDim.x * blockDim.y;
-        for (int which = 0; which < 2; which++) {
+        // The block's warps add their rows in turn.
+        float *const slice = slices + (i64)blockIdx.x * 2 * C;
+        float *const to = blockDim.y > 1 ? sums : slice;
+        for (int y = 0; y < (int)blockDim.y; y++) {
+            if ((int)threadIdx.y == y)
+                over_row<W, K>(C, [&](int k, i64 c) {
+#pragma unroll
+                    for (int i = 0; i < W; i++) {
+                        to[c + i] = (y > 0 ? to[c + i] : 0.f) + dw[k].at[i];
+                        to[C + c + i] = (y > 0 ? to[C + c + i] : 0.f) + db[k].at[i];
+                    }
+                });
             __syncthreads();
-            S::over_row(C, [&](int k, int c) {
-                store(sums + threadIdx.y * C + c, which == 0 ? dw[k] : db[k]);
-            });
-            __syncthreads();
-            for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < C; c += threads) {
-                float total = 0;
-                for (int y = 0; y < (int)blockDim.y; y++) total += sums[y * C + c];
-                slices[((i64)blockIdx.x * 2 + which) * C + c] = total;
-            }
         }
+        const int threads = blockDim.x * blockDim.y;
+        if (to == sums)
+            for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < 2 * C; i += threads)
+                slice[i] = sums[i];
     }
 }
 
@@ -266,13 +168,10 @@ KERNEL sum_slices(float *dweight, float *dbias, const float *slices, int count, 
                   int accumulate) {
     __shared__ float board[WARP][WARP];
     const int i = blockIdx.x * WARP + threadIdx.x;
-    float batch[(MOST_SLICES + WARP - 1) / WARP] = {}, sum = 0;
-    int slice = threadIdx.y;
-    for (float &x : batch) {
-        if (i < 2 * C && slice < count) x = slices[(i64)slice * 2 * C + i];
-        slice += WARP;
-    }
-    for (const float x : batch) sum += x;
+    float sum = 0;
+    if (i < 2 * C)
+#pragma unroll 8
+        for (int s = threadIdx.y; s < count; s += blockDim.y) sum += slices[(i64)s * 2 * C + i];
     board[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y > 0 || i >= 2 * C) return;
@@ -282,25 +181,18 @@ KERNEL sum_slices(float *dweight, float *dbias, const float *slices, int count, 
     *to = total;
 }
 
-/* f(Share, the block: a row's threads, and rows). */
-template <typename F> void by_row(int C, F f) {
+/* How a row is shared out: f(Count<W>, Count<K>, the block of threads), with `y` warps in a block
+ * where a row is a warp's. */
+template <typename F> void by_row(int C, int most_threads, int y, F f) {
     const int loads = (int)ceil_div(C, WIDE);
     const int threads = (int)ceil_div(loads, HELD * WARP) * WARP;
-    if (C % WIDE || threads > MOST_THREADS) return f(Share<1, 0, 0>(), dim3(ANY_THREADS));
-    const dim3 block(threads, max(1, ANY_THREADS / threads));
-    const int held = (int)ceil_div(loads, threads);
-    if (threads > WARP)
-        return held < HELD ? f(Share<WIDE, 2, 0>(), block) : f(Share<WIDE, HELD, 0>(), block);
-    switch (held) {
-    case 1: return f(Share<WIDE, 1, WARP>(), block);
-    case 2: return f(Share<WIDE, 2, WARP>(), block);
-    default: return f(Share<WIDE, HELD, WARP>(), block);
+    if (C % WIDE || threads > most_threads) return f(Count<1>(), Count<0>(), dim3(ANY_THREADS));
+    const dim3 block(threads, threads == WARP ? y : 1);
+    switch (ceil_div(loads, threads)) {
+    case 1: return f(Count<WIDE>(), Count<1>(), block);
+    case 2: return f(Count<WIDE>(), Count<2>(), block);
+    default: return f(Count<WIDE>(), Count<HELD>(), block);
     }
-}
-
-/* Bytes of shared memory for the places of so many rows. */
-template <typename S, int ROWS> size_t room(dim3 block) {
-    return S::K > 0 ? (size_t)block.x * block.y * Places<S, ROWS>::LOADS * 16 : 0;
 }
 
 /* As many slices of rows as there is room for, of these many columns. */
@@ -313,21 +205,9 @@ int slices_of(i64 most, i64 columns) {
 
 void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *inp,
                              const real *weight, const real *bias, int N, int C, float eps) {
-    by_row(C, [=](auto share, dim3 block) {
-        using S = decltype(share);
-        const i64 blocks = min(ceil_div(N, block.y), (i64)(S::K > 0 ? MOST_SLICES : N));
-        // Rows on their way.
-        static const char *const tried = getenv("LLM_TRY_FORWARD");
-        const int ahead = tried ? atoi(tried) : 2;
-        if (ahead == 3)
-            launch(forward<S, 3>, dim3((u32)blocks), block, room<S, 3>(block), out, mean, rstd, inp,
-                   weight, bias, N, C, eps);
-        else if (ahead == 1)
-            launch(forward<S, 1>, dim3((u32)blocks), block, room<S, 1>(block), out, mean, rstd, inp,
-                   weight, bias, N, C, eps);
-        else
-            launch(forward<S, 2>, dim3((u32)blocks), block, room<S, 2>(block), out, mean, rstd, inp,
-                   weight, bias, N, C, eps);
+    by_row(C, FORWARD_THREADS, 4, [=](auto w, auto k, dim3 block) {
+        launch(forward<w.value, k.value>, dim3((u32)ceil_div(N, block.y)), block, 0, out, mean,
+               rstd, inp, weight, bias, N, C, eps);
     });
 }
 
@@ -335,13 +215,12 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
                               const real *inp, const real *weight, const float *mean,
                               const float *rstd, int N, int C, int accumulate_inp, int accumulate) {
     float *const slices = (float *)product_room.at;
-    by_row(C, [=](auto share, dim3 block) {
-        using S = decltype(share);
-        constexpr bool IS_HELD = S::K > 0;
+    by_row(C, BACKWARD_THREADS, 8, [=](auto w, auto k, dim3 block) {
+        constexpr bool IS_HELD = k.value > 0;
         const int width = IS_HELD ? C : min(C, SHORT);
         const int count = slices_of(ceil_div(N, IS_HELD ? block.y : WARP), width);
-        launch(backward<S>, dim3(IS_HELD ? count : N), block, room<S, GRADIENTS>(block), dinp,
-               slices, dout, inp, weight, mean, rstd, N, C, accumulate_inp);
+        launch(backward<w.value, k.value>, dim3(IS_HELD ? count : N), block, 0, dinp, slices, dout,
+               inp, weight, mean, rstd, N, C, accumulate_inp);
         for (int first = 0; first < C; first += width) {
             const int columns = min(width, C - first);
             const dim3 lines(WARP, WARP);
