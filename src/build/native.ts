@@ -173,8 +173,10 @@ async function compileLibrary(
   const args = [...FLAGS, ...flags, `-I${join(ROOT, "c")}`, "-o", temporary, ...files]
   const run = Bun.spawn([compiler, ...args, "-lm"], { stderr: "pipe" })
   const messages = await new Response(run.stderr).text()
-  if ((await run.exited) !== 0)
-    throw new Error(`${compiler} failed on ${sources}, ${basename(target)}:\n${messages}`)
+  if ((await run.exited) !== 0) {
+    const what = run.signalCode ? `was ended by ${run.signalCode}` : "failed"
+    throw new Error(`${compiler} ${what} on ${sources}, ${basename(target)}:\n${messages}`)
+  }
   renameSync(temporary, target)
 }
 
