@@ -127,7 +127,8 @@ describe.skipIf(skipped !== undefined)(
             [RegExp(`layernorm_cu_\\w+7forwardILi[48]ELi${k}E`), 2, 3 * k, k],
             [RegExp(`layernorm_cu_\\w+8backwardILi[48]ELi${k}E`), 2, 4 * k, k],
           ]),
-          [/classifier_cu_\w+classifyILi[48]E/, 4, 4, 1],
+          [/classifier_cu_\w+8classifyILi[48]E/, 2, 4, 1],
+          [/classifier_cu_\w+13classify_keptE/, 2, 0, 1], // rows are copied to shared memory
           [/optimizer_cu_\w+UpdateIfE/, 1, 4, 4],
           [/optimizer_cu_\w+UpdateItE/, 1, 4, 3], // its bf16 numbers are four, eight bytes
           [/elementwise_cu_\w+4GeluE/, 2, 1, 1],
@@ -135,7 +136,7 @@ describe.skipIf(skipped !== undefined)(
           [/elementwise_cu_\w+3SumE/, 2, 2, 1],
           [/embedding_cu_\w+7forwardILi[48]E/, 2, 2, 1],
           [/embedding_cu_\w+10add_(tokens|places)ILi[48]E/, 4, 1, 1],
-          [/10sum_chunksILi[48]E/, 2, 4, 0], // four rows at once; its sums are few
+          [/11sum_columnsILi[48]E/, 2, 8, 0], // eight rows at once; its sums are few
           [/15few_rows_kernelILi\d+E4Pack/, 8, 4, 0],
         ]
         const all = disassemble(HOPPER, RegExp(rows.map(([name]) => name.source).join("|")))
