@@ -8,7 +8,7 @@
 
 #include "numbers.h"
 
-constexpr float LOG2E = 1.44269504f, LN2 = 0.693147181f;
+constexpr float LN2 = 0.693147181f;
 
 /* NH·HS channels of each token, `token` numbers after the last one's, in sequences that lie
  * `sequence` apart. */

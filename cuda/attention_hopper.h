@@ -32,7 +32,7 @@ template <int STAGES> DEVICE void await_full(Ring<STAGES> &ring, int tile) {
 }
 /* Before a tile is fetched: until all have read the one that had its place. */
 template <int STAGES> DEVICE void await_empty(Ring<STAGES> &ring, int tile) {
-    barrier_wait(&ring.empty[tile % STAGES], tile / STAGES & 1 ^ 1);
+    barrier_wait(&ring.empty[tile % STAGES], (tile / STAGES & 1) ^ 1);
 }
 /* By every warp that has read a tile. */
 template <int STAGES> DEVICE void release(Ring<STAGES> &ring, int tile) {

@@ -19,7 +19,6 @@ constexpr int PARTS = 4;                 // of a row, whose copies are waited fo
 constexpr int BATCH = 4;                 // loads in flight
 constexpr int BOARDS = 2 * WARP;         // floats of shared memory before the row
 constexpr int MOST_SHARED = 99 * 1024;   // bytes a block may have on sm_89, which has least
-constexpr float LOG2E = 1.4426950408889634f;
 constexpr float LOWEST = -2e38f; // finite, times LOG2E too: -inf - -inf is NaN
 
 /* e^x over 2^base. With base near the row's largest x·LOG2E, whose rounding then does not matter,

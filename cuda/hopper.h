@@ -45,113 +45,57 @@ __device__ __forceinline__ void multiply_rows(float (&out)[N / 8][4], Operand a,
 template <int N>
 __device__ __forceinline__ void add_weighted(float (&out)[N / 8][4], const u32 (&a)[4], Operand b);
 
+/* An instruction names each number of out, and takes each as an operand. */
+#define ROW(n) "+f"(out[n][0]), "+f"(out[n][1]), "+f"(out[n][2]), "+f"(out[n][3])
+#define ROWS_64 ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
+#define ROWS_128 \
+    ROWS_64, ROW(8), ROW(9), ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15)
+#define NAMES_64 \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15" \
+    ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define NAMES_128 \
+    NAMES_64 \
+    ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47" \
+    ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+
 template <>
 __device__ __forceinline__ void multiply_rows<64>(float (&out)[8][4], Operand a, Operand b, bool add) {
-    asm volatile(
-        "{.reg .pred add; setp.ne.b32 add, %34, 0;"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,"
-        "%8,%9,%10,%11,%12,%13,%14,%15,"
-        "%16,%17,%18,%19,%20,%21,%22,%23,"
-        "%24,%25,%26,%27,%28,%29,%30,%31}"
-        ", %32, %33, add, 1, 1, 0, 0;}"
-        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
-          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
-          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
-          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
-          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
-          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
-          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
-          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3])
-        : "l"(a), "l"(b), "r"((int)add));
+    asm volatile("{.reg .pred add; setp.ne.b32 add, %34, 0;"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" NAMES_64
+                 "}, %32, %33, add, 1, 1, 0, 0;}"
+                 : ROWS_64
+                 : "l"(a), "l"(b), "r"((int)add));
 }
-
 template <>
 __device__ __forceinline__ void add_weighted<64>(float (&out)[8][4], const u32 (&a)[4], Operand b) {
-    asm volatile(
-        "{.reg .pred add; setp.eq.u32 add, 0, 0;"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,"
-        "%8,%9,%10,%11,%12,%13,%14,%15,"
-        "%16,%17,%18,%19,%20,%21,%22,%23,"
-        "%24,%25,%26,%27,%28,%29,%30,%31}"
-        ", {%32,%33,%34,%35}, %36, add, 1, 1, 1;}"
-        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
-          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
-          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
-          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
-          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
-          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
-          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
-          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    asm volatile("{.reg .pred add; setp.eq.u32 add, 0, 0;"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" NAMES_64
+                 "}, {%32,%33,%34,%35}, %36, add, 1, 1, 1;}"
+                 : ROWS_64
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-
 template <>
 __device__ __forceinline__ void multiply_rows<128>(float (&out)[16][4], Operand a, Operand b, bool add) {
-    asm volatile(
-        "{.reg .pred add; setp.ne.b32 add, %66, 0;"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,"
-        "%8,%9,%10,%11,%12,%13,%14,%15,"
-        "%16,%17,%18,%19,%20,%21,%22,%23,"
-        "%24,%25,%26,%27,%28,%29,%30,%31,"
-        "%32,%33,%34,%35,%36,%37,%38,%39,"
-        "%40,%41,%42,%43,%44,%45,%46,%47,"
-        "%48,%49,%50,%51,%52,%53,%54,%55,"
-        "%56,%57,%58,%59,%60,%61,%62,%63}"
-        ", %64, %65, add, 1, 1, 0, 0;}"
-        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
-          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
-          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
-          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
-          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
-          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
-          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
-          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3]),
-          "+f"(out[8][0]), "+f"(out[8][1]), "+f"(out[8][2]), "+f"(out[8][3]),
-          "+f"(out[9][0]), "+f"(out[9][1]), "+f"(out[9][2]), "+f"(out[9][3]),
-          "+f"(out[10][0]), "+f"(out[10][1]), "+f"(out[10][2]), "+f"(out[10][3]),
-          "+f"(out[11][0]), "+f"(out[11][1]), "+f"(out[11][2]), "+f"(out[11][3]),
-          "+f"(out[12][0]), "+f"(out[12][1]), "+f"(out[12][2]), "+f"(out[12][3]),
-          "+f"(out[13][0]), "+f"(out[13][1]), "+f"(out[13][2]), "+f"(out[13][3]),
-          "+f"(out[14][0]), "+f"(out[14][1]), "+f"(out[14][2]), "+f"(out[14][3]),
-          "+f"(out[15][0]), "+f"(out[15][1]), "+f"(out[15][2]), "+f"(out[15][3])
-        : "l"(a), "l"(b), "r"((int)add));
+    asm volatile("{.reg .pred add; setp.ne.b32 add, %66, 0;"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES_128
+                 "}, %64, %65, add, 1, 1, 0, 0;}"
+                 : ROWS_128
+                 : "l"(a), "l"(b), "r"((int)add));
 }
-
 template <>
 __device__ __forceinline__ void add_weighted<128>(float (&out)[16][4], const u32 (&a)[4], Operand b) {
-    asm volatile(
-        "{.reg .pred add; setp.eq.u32 add, 0, 0;"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,"
-        "%8,%9,%10,%11,%12,%13,%14,%15,"
-        "%16,%17,%18,%19,%20,%21,%22,%23,"
-        "%24,%25,%26,%27,%28,%29,%30,%31,"
-        "%32,%33,%34,%35,%36,%37,%38,%39,"
-        "%40,%41,%42,%43,%44,%45,%46,%47,"
-        "%48,%49,%50,%51,%52,%53,%54,%55,"
-        "%56,%57,%58,%59,%60,%61,%62,%63}"
-        ", {%64,%65,%66,%67}, %68, add, 1, 1, 1;}"
-        : "+f"(out[0][0]), "+f"(out[0][1]), "+f"(out[0][2]), "+f"(out[0][3]),
-          "+f"(out[1][0]), "+f"(out[1][1]), "+f"(out[1][2]), "+f"(out[1][3]),
-          "+f"(out[2][0]), "+f"(out[2][1]), "+f"(out[2][2]), "+f"(out[2][3]),
-          "+f"(out[3][0]), "+f"(out[3][1]), "+f"(out[3][2]), "+f"(out[3][3]),
-          "+f"(out[4][0]), "+f"(out[4][1]), "+f"(out[4][2]), "+f"(out[4][3]),
-          "+f"(out[5][0]), "+f"(out[5][1]), "+f"(out[5][2]), "+f"(out[5][3]),
-          "+f"(out[6][0]), "+f"(out[6][1]), "+f"(out[6][2]), "+f"(out[6][3]),
-          "+f"(out[7][0]), "+f"(out[7][1]), "+f"(out[7][2]), "+f"(out[7][3]),
-          "+f"(out[8][0]), "+f"(out[8][1]), "+f"(out[8][2]), "+f"(out[8][3]),
-          "+f"(out[9][0]), "+f"(out[9][1]), "+f"(out[9][2]), "+f"(out[9][3]),
-          "+f"(out[10][0]), "+f"(out[10][1]), "+f"(out[10][2]), "+f"(out[10][3]),
-          "+f"(out[11][0]), "+f"(out[11][1]), "+f"(out[11][2]), "+f"(out[11][3]),
-          "+f"(out[12][0]), "+f"(out[12][1]), "+f"(out[12][2]), "+f"(out[12][3]),
-          "+f"(out[13][0]), "+f"(out[13][1]), "+f"(out[13][2]), "+f"(out[13][3]),
-          "+f"(out[14][0]), "+f"(out[14][1]), "+f"(out[14][2]), "+f"(out[14][3]),
-          "+f"(out[15][0]), "+f"(out[15][1]), "+f"(out[15][2]), "+f"(out[15][3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    asm volatile("{.reg .pred add; setp.eq.u32 add, 0, 0;"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES_128
+                 "}, {%64,%65,%66,%67}, %68, add, 1, 1, 1;}"
+                 : ROWS_128
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
+
+#undef ROW
+#undef ROWS_64
+#undef ROWS_128
+#undef NAMES_64
+#undef NAMES_128
 
 DEVICE void start_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 /* The products since the last call become a group. */

@@ -36,6 +36,8 @@ template <typename T> DEVICE void store_pack(T *p, Pack<T> pack) {
     *reinterpret_cast<Pack<T> *>(p) = pack;
 }
 
+constexpr float LOG2E = 1.44269504f;
+
 constexpr int WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 
