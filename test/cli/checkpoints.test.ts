@@ -1,40 +1,23 @@
 // Checkpoints: when they come, what is in them, and which a run does not go on from.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { beforeAll, describe, expect, test } from "bun:test"
 import {
   cpSync,
   existsSync,
-  mkdtempSync,
   readFileSync,
   renameSync,
   rmSync,
   truncateSync,
   writeFileSync,
 } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { readState } from "../../src/formats/state.ts"
 import { writeTokens } from "../../src/formats/tokens.ts"
-import { buildExecutable, LLM, run, TRAIN, writeSmallTokens } from "./executable.ts"
+import { LLM, TRAIN } from "./executable.ts"
 import { metricsOf, remains, untimed, verifyAll } from "./runs.ts"
+import { shardedFolder, TIMEOUT_MS } from "./shards.ts"
 
-const TIMEOUT_MS = 120_000
-const dir = mkdtempSync(join(tmpdir(), "llm-checkpoints-"))
-const path = (name: string) => join(dir, name)
-const llm = (args: string, ...more: string[]) =>
-  run([LLM, ...args.split(" "), ...more], { cwd: dir })
-const SHARDS = ["--val", "small_val.bin", ...TRAIN.slice(2)]
-const train = (args: string) =>
-  run([LLM, "train", "shard_*.bin", ...SHARDS, ...args.split(" ")], { cwd: dir })
-
-beforeAll(async () => {
-  await buildExecutable()
-  const tokens = writeSmallTokens(dir)
-  for (const [i, end] of [300, 900, 1100].entries()) {
-    writeTokens(path(`shard_${i}.bin`), tokens.subarray(i * 200, end))
-  }
-}, TIMEOUT_MS)
-afterAll(() => rmSync(dir, { recursive: true }))
+const { dir, path, llm, train } = shardedFolder("checkpoints")
 
 describe("a checkpoint of another run is refused", () => {
   beforeAll(async () => {

@@ -1,13 +1,12 @@
 // A run that goes on from a checkpoint is the run that was never stopped: the same metrics, log,
 // weights, moments and windows, to the bit.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { beforeAll, describe, expect, test } from "bun:test"
 import {
   appendFileSync,
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -16,30 +15,13 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { writeTokens } from "../../src/formats/tokens.ts"
 import { completeSteps, doneName } from "../../src/train/checkpoint.ts"
-import { buildExecutable, LLM, run, SHAPE, TRAIN, writeSmallTokens } from "./executable.ts"
+import { LLM, run, SHAPE } from "./executable.ts"
 import { metricsOf, record, remains, verifyAll } from "./runs.ts"
+import { shardedFolder, TIMEOUT_MS } from "./shards.ts"
 
-const TIMEOUT_MS = 120_000
-const dir = mkdtempSync(join(tmpdir(), "llm-resume-"))
-const path = (name: string) => join(dir, name)
-const llm = (args: string, ...more: string[]) =>
-  run([LLM, ...args.split(" "), ...more], { cwd: dir })
-const SHARDS = ["--val", "small_val.bin", ...TRAIN.slice(2)]
-const train = (args: string) =>
-  run([LLM, "train", "shard_*.bin", ...SHARDS, ...args.split(" ")], { cwd: dir })
-
-beforeAll(async () => {
-  await buildExecutable()
-  const tokens = writeSmallTokens(dir)
-  for (const [i, end] of [300, 900, 1100].entries()) {
-    writeTokens(path(`shard_${i}.bin`), tokens.subarray(i * 200, end))
-  }
-}, TIMEOUT_MS)
-afterAll(() => rmSync(dir, { recursive: true }))
+const { dir, path, llm, train } = shardedFolder("resume")
 
 /** A copy of a run folder as it was when the checkpoint of a step was the newest. */
 function backTo(step: number, from: string, to: string): void {
