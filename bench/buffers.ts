@@ -33,7 +33,8 @@ export class Buffers {
     this.memory = allocate(bytes)
   }
 
-  /** A call's arguments by name. Pointers lead to numbers in [0, 1), integers below V. */
+  /** A call's arguments by name. Pointers lead to numbers in [0, 1), integers below V, and ones in f64:
+   * the first step is an update. */
   prepare(signature: Signature, scalars: Arguments, absent: string[] = []): Arguments {
     const elements = kernelWork(signature.name).elements(scalars)
     const args: Arguments = { ...scalars }
@@ -60,6 +61,8 @@ export class Buffers {
       const below = scalars.V ?? scalars.Vp ?? 1
       for (let i = 0; i < length; i++) view[i] = Math.floor(this.pattern[i % PATTERN]! * below)
       if (name === "positions") view.fill(scalars.maxT! - scalars.T!)
+    } else if (element === "f64") {
+      this.memory.view(Float64Array, offset, length).fill(1)
     } else if (element === "f32" || isBf16) {
       const view = isBf16
         ? this.memory.view(Uint16Array, offset, length)

@@ -108,8 +108,8 @@ function flat(kernel: string, n: number, options: Arguments = {}): Case {
 }
 
 const ADAMW = {
-  ...{ lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
-  ...{ grad_scale: 1, step: 10, stochastic: 0, seed: 1, stream: 0 },
+  ...{ beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
+  ...{ stochastic: 0, seed: 1, stream: 0 },
 }
 
 export const CASES: Case[] = [
@@ -132,6 +132,12 @@ export const CASES: Case[] = [
   flat("add_forward", N * C),
   flat("mean_forward", N),
   flat("squared_norm", Vp * C),
+  {
+    kernel: "update_begin",
+    sizes: { count: 16 }, // GPT-2's parameters, each stacked over the layers
+    options: { beta1: 0.9, beta2: 0.95 },
+    reference: { count: 16 },
+  },
   flat("adamw_update", Vp * C, ADAMW),
   flat("bf16_round", 4 * C * C),
   flat("bf16_widen", Vp),

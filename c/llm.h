@@ -165,12 +165,21 @@ void squared_norm(double *out, const float *inp, i64 n);
 
 /* ---- optimizer ---- */
 
-/* AdamW (Loshchilov, Hutter 2019), step counted from 1, with g = grad·grad_scale:
+/* What the updates of a step have in common, so that nobody waits for the gradient's norm:
+ * norm = sqrt(sum of squares, added up in their order);
+ * update = {lr, grad_scale, 1/(1-beta1^step), 1/(1-beta2^step), step}, where grad_scale is 1 if
+ * clip <= 0 or norm <= clip, else clip/norm; and the last is NaN, which makes no update, if norm or
+ * loss is not finite. update (5), norm (1) overwritten; controls (3) = {lr, step, counted from 1,
+ * clip}; squares (count); loss (1). */
+void update_begin(double *update, double *norm, const double *controls, const double *squares,
+                  const float *loss, int count, float beta1, float beta2);
+
+/* AdamW (Loshchilov, Hutter 2019), with what update_begin has made, and g = grad·grad_scale:
  * m = beta1·m + (1-beta1)·g; v = beta2·v + (1-beta2)·g²;
  * param -= lr·((m/(1-beta1^step)) / (sqrt(v/(1-beta2^step)) + eps) + weight_decay·param).
- * param, m, v (n) updated in place; grad (n). */
-void adamw_update(float *param, float *m, float *v, const float *grad, i64 n, float lr, float beta1,
-                  float beta2, float eps, float weight_decay, float grad_scale, int step);
+ * Nothing changes unless step >= 1. param, m, v (n) updated in place; grad (n); update (5). */
+void adamw_update(float *param, float *m, float *v, const float *grad, const double *update, i64 n,
+                  float beta1, float beta2, float eps, float weight_decay);
 
 /* The same on parameters in bf16. Where master (n) f32 is given, it is what is read and updated, and
  * param is overwritten with its rounding; where it is NULL, param is updated in place. Rounding is to
@@ -179,9 +188,9 @@ void adamw_update(float *param, float *m, float *v, const float *grad, i64 n, fl
  * x = hash(i + hash((i>>32) + hash(stream + hash(step + hash(seed))))), all of 32 bits, and hash(x) is
  * x ^= x>>16; x *= 0x7feb352d; x ^= x>>15; x *= 0x846ca68b; x ^= x>>16 (Wellons 2018). Infinities and
  * NaN stay. param (n) bf16; m, v, grad (n) f32. */
-void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad, i64 n,
-                       float lr, float beta1, float beta2, float eps, float weight_decay,
-                       float grad_scale, int step, int stochastic, u32 seed, int stream);
+void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad,
+                       const double *update, i64 n, float beta1, float beta2, float eps,
+                       float weight_decay, int stochastic, u32 seed, int stream);
 
 /* out = inp, rounded to nearest even. out (n) bf16 overwritten; inp (n) f32. */
 void bf16_round(bf16 *out, const float *inp, i64 n);

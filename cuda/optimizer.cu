@@ -3,15 +3,24 @@
 
 namespace {
 
-struct Settings {
-    float lr, beta1, beta2, eps, weight_decay, grad_scale;
-    float m_scale, v_scale; // what takes out that both means started from 0
+KERNEL begin(double *update, double *norm, const double *controls, const double *squares,
+             const float *loss, int count, float beta1, float beta2) {
+    const double lr = controls[0], step = controls[1], clip = controls[2];
+    double sum = 0;
+    for (int i = 0; i < count; i++) sum += squares[i];
+    const double all = sqrt(sum);
+    *norm = all;
+    update[0] = lr;
+    update[1] = clip <= 0 || all <= clip ? 1 : clip / all;
+    update[2] = 1 / (1 - pow((double)beta1, step));
+    update[3] = 1 / (1 - pow((double)beta2, step));
+    // x - x is 0, or NaN where x is not finite.
+    update[4] = step + (all - all) + (*loss - *loss);
+}
 
-    Settings(float lr_, float beta1_, float beta2_, float eps_, float weight_decay_,
-             float grad_scale_, int step)
-        : lr(lr_), beta1(beta1_), beta2(beta2_), eps(eps_), weight_decay(weight_decay_),
-          grad_scale(grad_scale_), m_scale((float)(1 / (1 - pow((double)beta1_, (double)step)))),
-          v_scale((float)(1 / (1 - pow((double)beta2_, (double)step)))) {}
+struct Settings {
+    const double *update; // what update_begin has made
+    float beta1, beta2, eps, weight_decay;
 };
 
 __host__ __device__ inline u32 hash(u32 x) {
@@ -23,11 +32,12 @@ __host__ __device__ inline u32 hash(u32 x) {
 /* What the new parameters are stored by: f32 as they are, bf16 to nearest or at random. */
 struct Rounding {
     bool is_stochastic;
-    u32 key; // of seed, step and stream
-    __device__ float operator()(float x, i64, float) const { return x; }
-    __device__ bf16 operator()(float x, i64 i, bf16) const {
+    u32 seed, stream; // the seed's hash
+    __device__ float operator()(float x, i64, u32, float) const { return x; }
+    __device__ bf16 operator()(float x, i64 i, u32 step, bf16) const {
         const u32 bits = __float_as_uint(x);
         if (!is_stochastic || (bits & 0x7f800000u) == 0x7f800000u) return narrow<bf16>(x);
+        const u32 key = hash(stream + hash(step + seed));
         const u32 random = hash((u32)i + hash((u32)(i >> 32) + key));
         return (bf16)((bits + (random & 0xffffu)) >> 16);
     }
@@ -44,16 +54,20 @@ template <typename T> struct Update {
         const Floats<N> grads = load<N>(grad + i);
         Floats<N> ms = load<N>(m + i), vs = load<N>(v + i);
         Floats<N> p = master ? load<N>(master + i) : load<N>(param + i);
+        const float lr = (float)s.update[0], grad_scale = (float)s.update[1];
+        const float m_scale = (float)s.update[2], v_scale = (float)s.update[3];
+        const double step = s.update[4];
         Stored<T, N> stored;
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            const float g = grads.at[k] * s.grad_scale;
+            const float g = grads.at[k] * grad_scale;
             ms.at[k] = s.beta1 * ms.at[k] + (1 - s.beta1) * g;
             vs.at[k] = s.beta2 * vs.at[k] + (1 - s.beta2) * (g * g);
-            const float direction = ms.at[k] * s.m_scale / (sqrtf(vs.at[k] * s.v_scale) + s.eps);
-            p.at[k] -= s.lr * (direction + s.weight_decay * p.at[k]);
-            stored.at[k] = rounding(p.at[k], i + k, T());
+            const float direction = ms.at[k] * m_scale / (sqrtf(vs.at[k] * v_scale) + s.eps);
+            p.at[k] -= lr * (direction + s.weight_decay * p.at[k]);
+            stored.at[k] = rounding(p.at[k], i + k, (u32)step, T());
         }
+        if (!(step >= 1)) return; // here, as the loads need not wait for it
         store(m + i, ms);
         store(v + i, vs);
         if (master) store(master + i, p);
@@ -63,16 +77,21 @@ template <typename T> struct Update {
 
 } // namespace
 
-void adamw_update(float *param, float *m, float *v, const float *grad, i64 n, float lr, float beta1,
-                  float beta2, float eps, float weight_decay, float grad_scale, int step) {
-    const Settings settings(lr, beta1, beta2, eps, weight_decay, grad_scale, step);
+void update_begin(double *update, double *norm, const double *controls, const double *squares,
+                  const float *loss, int count, float beta1, float beta2) {
+    launch(begin, dim3(1), 1, 0, update, norm, controls, squares, loss, count, beta1, beta2);
+}
+
+void adamw_update(float *param, float *m, float *v, const float *grad, const double *update, i64 n,
+                  float beta1, float beta2, float eps, float weight_decay) {
+    const Settings settings{update, beta1, beta2, eps, weight_decay};
     each<4>(n, Update<float>{param, nullptr, m, v, grad, settings, {}});
 }
 
-void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad, i64 n,
-                       float lr, float beta1, float beta2, float eps, float weight_decay,
-                       float grad_scale, int step, int stochastic, u32 seed, int stream) {
-    const Settings settings(lr, beta1, beta2, eps, weight_decay, grad_scale, step);
-    const u32 key = hash((u32)stream + hash((u32)step + hash(seed)));
-    each<4>(n, Update<bf16>{param, master, m, v, grad, settings, {stochastic != 0, key}});
+void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad,
+                       const double *update, i64 n, float beta1, float beta2, float eps,
+                       float weight_decay, int stochastic, u32 seed, int stream) {
+    const Settings settings{update, beta1, beta2, eps, weight_decay};
+    const Rounding rounding{stochastic != 0, hash(seed), (u32)stream};
+    each<4>(n, Update<bf16>{param, master, m, v, grad, settings, rounding});
 }

@@ -3,14 +3,26 @@
 
 #include "simd.h"
 
+void update_begin(double *update, double *norm, const double *controls, const double *squares,
+                  const float *loss, int count, float beta1, float beta2) {
+    const double lr = controls[0], step = controls[1], clip = controls[2];
+    double sum = 0;
+    for (int i = 0; i < count; i++) sum += squares[i];
+    *norm = sqrt(sum);
+    update[0] = lr;
+    update[1] = clip <= 0 || *norm <= clip ? 1 : clip / *norm;
+    update[2] = 1 / (1 - pow(beta1, step));
+    update[3] = 1 / (1 - pow(beta2, step));
+    update[4] = isfinite(*norm) && isfinite(*loss) ? step : NAN;
+}
+
 typedef struct {
     float lr, beta1, beta2, eps, weight_decay, grad_scale, m_scale, v_scale;
 } AdamW;
 
-INLINE AdamW adamw(float lr, float beta1, float beta2, float eps, float weight_decay,
-                   float grad_scale, int step) {
-    const float m_scale = (float)(1 / (1 - pow(beta1, step)));
-    const float v_scale = (float)(1 / (1 - pow(beta2, step)));
+INLINE AdamW adamw(const double *update, float beta1, float beta2, float eps, float weight_decay) {
+    const float lr = (float)update[0], grad_scale = (float)update[1];
+    const float m_scale = (float)update[2], v_scale = (float)update[3];
     return (AdamW){lr, beta1, beta2, eps, weight_decay, grad_scale, m_scale, v_scale};
 }
 
@@ -25,9 +37,10 @@ INLINE vec stepped(vec p, float *m, float *v, const float *grad, i64 left, const
     return p - a->lr * (update + a->weight_decay * p);
 }
 
-void adamw_update(float *param, float *m, float *v, const float *grad, i64 n, float lr, float beta1,
-                  float beta2, float eps, float weight_decay, float grad_scale, int step) {
-    const AdamW a = adamw(lr, beta1, beta2, eps, weight_decay, grad_scale, step);
+void adamw_update(float *param, float *m, float *v, const float *grad, const double *update, i64 n,
+                  float beta1, float beta2, float eps, float weight_decay) {
+    if (!(update[4] >= 1)) return;
+    const AdamW a = adamw(update, beta1, beta2, eps, weight_decay);
 #pragma omp parallel for schedule(static)
     for (i64 i = 0; i < n; i += LANES) {
         const i64 left = n - i;
@@ -57,11 +70,12 @@ INLINE vec stochastic_bf16(vec x, vecu random) {
     return (vec)((special & bits) | (~special & moved));
 }
 
-void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad, i64 n,
-                       float lr, float beta1, float beta2, float eps, float weight_decay,
-                       float grad_scale, int step, int stochastic, u32 seed, int stream) {
-    const AdamW a = adamw(lr, beta1, beta2, eps, weight_decay, grad_scale, step);
-    const u32 key = hash((u32)stream + hash((u32)step + hash(seed)));
+void adamw_update_bf16(bf16 *param, float *master, float *m, float *v, const float *grad,
+                       const double *update, i64 n, float beta1, float beta2, float eps,
+                       float weight_decay, int stochastic, u32 seed, int stream) {
+    if (!(update[4] >= 1)) return;
+    const AdamW a = adamw(update, beta1, beta2, eps, weight_decay);
+    const u32 key = hash((u32)stream + hash((u32)update[4] + hash(seed)));
 #pragma omp parallel for schedule(static)
     for (i64 i = 0; i < n; i += LANES) {
         const i64 left = n - i;

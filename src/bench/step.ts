@@ -32,8 +32,9 @@ const PHASES: Record<string, Record<string, number>> = {
   forward: {},
   backward: { accumulate: 0 },
   gradient_norm: {},
-  update: { lr: 1e-4, grad_scale: 1, step: 1 },
+  update: {},
 }
+const CONTROLS = { lr: 1e-4, step: 1, clip: 1 }
 const SEED = 42
 
 /** A report on `steps` steps of training on random tokens. */
@@ -80,6 +81,7 @@ export async function readyStep(kernels: Kernels, { config, B, T, precision }: S
       Int32Array.from(ids, () => Math.random() * config.V),
     )
   }
+  program.write(source.controls, Float64Array.from(Object.values(CONTROLS)))
   runStep(program)
   return { source, program }
 }

@@ -153,9 +153,13 @@ export const KERNELS: Record<string, Kernel> = {
   },
   mean_forward: { class: "classifier", elements: ({ n }) => ({ out: 1, inp: n! }) },
   squared_norm: { class: "optimizer", elements: ({ n }) => ({ out: 1, inp: n! }) },
+  update_begin: {
+    class: "optimizer",
+    elements: ({ count }) => ({ update: 5, norm: 1, controls: 3, squares: count!, loss: 1 }),
+  },
   adamw_update: {
     class: "optimizer",
-    elements: ({ n }) => pick("param", "master", "m", "v", "grad")(n!),
+    elements: ({ n }) => ({ ...pick("param", "master", "m", "v", "grad")(n!), update: 5 }),
     touched: ({ n, master }) => ({
       ...pick("param", "master", "m", "v")(twice(n!)),
       ...(master ? { param: n! } : {}), // overwritten

@@ -7,7 +7,7 @@ import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
 import * as ops from "../program/ops.ts"
 import { type Recompute, recompute } from "../program/recompute.ts"
-import { type Call, elements, type Phase, type Runtime, type Tensor } from "../program/tensor.ts"
+import { type Call, elements, type Phase, type Tensor } from "../program/tensor.ts"
 import { type Config, parameterCount } from "./config.ts"
 import { type F32Parameters, forward, type Parameters, parameterTable } from "./gpt2.ts"
 
@@ -82,8 +82,11 @@ export interface TrainingProgram extends ProgramSource, DecodeTensors, EvaluateT
   gradients: F32Parameters
   m: F32Parameters
   v: F32Parameters
+  /** What the next update learns of the trainer, (3): llm.h's update_begin. */
+  controls: Pinned<"f64">
   /** Sums of squares, one a parameter: their sum's root is the gradient's norm. */
   squares: Pinned<"f64">
+  norm: Pinned<"f64">
 }
 
 const pinned = <D extends "f32" | "f64" | "i32">(name: string, shape: number[], dtype: D) =>
@@ -104,8 +107,8 @@ function parameterTensors<D extends Tensor["dtype"]>(
 const weightTensors = (config: Config, precision: Precision): Parameters =>
   parameterTensors(config, "", "parameter", precision === "bf16" ? "bf16" : "f32")
 
-/** Phases forward(), backward(accumulate), gradient_norm(), update(lr, grad_scale, step),
- * evaluate(), prefill() and decode(). */
+/** Phases forward(), backward(accumulate), gradient_norm(), update(), evaluate(), prefill() and
+ * decode(). The norm decides of the update where it is made, so that all of a step can be queued. */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
   const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true, platform } = options
   const mode = options.recompute ?? "0"
@@ -119,7 +122,10 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   const v = parameterTensors(config, "v_", "moment", "f32")
   const { phase: evaluate, tensors: batch } = evaluatePhase(config, parameters, options, pairs)
   const names = Object.keys(parameters)
+  const controls = pinned("controls", [3], "f64")
   const squares = pinned("squares", [names.length], "f64")
+  const norm = pinned("norm", [1], "f64")
+  const update = pinned("update", [5], "f64")
   const decoding = decodePhases(config, parameters, { precision, platform }, pairs)
 
   const g = new Graph(precision, platform)
@@ -134,16 +140,22 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   const phases: Phase[] = [
     { name: "forward", calls: training[0] },
     { name: "backward", calls: training[1] },
-    { name: "gradient_norm", calls: names.map((n, i) => squaredNorm(squares, i, gradients[n]!)) },
+    {
+      name: "gradient_norm",
+      calls: [
+        ...names.map((n, i) => squaredNorm(squares, i, gradients[n]!)),
+        updateBegin(options.adamw, { update, norm, controls, squares, loss: batch.loss }),
+      ],
+    },
     {
       name: "update",
-      calls: updateCalls(config, options, { parameters, masters, gradients, m, v }),
+      calls: updateCalls(config, options, { parameters, masters, gradients, m, v }, update),
     },
     evaluate,
     ...decoding.phases,
   ]
   const stacks = [parameters, masters ?? {}, gradients, m, v].flatMap((s) => Object.values(s))
-  const pins = [...Object.values(batch), squares, ...decoding.pins]
+  const pins = [...Object.values(batch), controls, squares, norm, update, ...decoding.pins]
   const repeated = mode === "0" ? "" : `; recompute ${mode}`
   const title = `${describeConfig(config)}; B ${B}, T ${T}; ${precision}${repeated}`
   return {
@@ -156,7 +168,9 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
     gradients,
     m,
     v,
+    controls,
     squares,
+    norm,
     ...batch,
     ...decoding.tensors,
   }
@@ -284,25 +298,28 @@ function squaredNorm(squares: Tensor, i: number, gradient: Tensor): Call {
   return { kernel: "squared_norm", args: [own, gradient, elements(gradient)] }
 }
 
+function updateBegin(
+  { beta1, beta2 }: AdamW,
+  { update, norm, controls, squares, loss }: Record<string, Tensor>,
+): Call {
+  const args = [update!, norm!, controls!, squares!, loss!, elements(squares!), beta1, beta2]
+  return { kernel: "update_begin", args }
+}
+
 type UpdateTensors = Pick<TrainingProgram, "parameters" | "masters" | "gradients" | "m" | "v">
 
 function updateCalls(
   config: Config,
   { adamw, precision, bf16 }: TrainingOptions,
   { parameters, masters, gradients, m, v }: UpdateTensors,
+  update: Tensor,
 ): Call[] {
   const { beta1, beta2, eps, weightDecay } = adamw
-  const runtime = (name: string, type: Runtime["type"]): Runtime => ({ runtime: name, type })
-  const [lr, scale, step] = [
-    runtime("lr", "float"),
-    runtime("grad_scale", "float"),
-    runtime("step", "int"),
-  ]
   return parameterTable(config).map(({ name, decay }, stream) => {
     const [parameter, master] = [parameters[name]!, masters?.[name] ?? null]
-    const state = [m[name]!, v[name]!, gradients[name]!]
+    const state = [m[name]!, v[name]!, gradients[name]!, update]
     const decayed = decay ? weightDecay : 0
-    const numbers = [elements(parameter), lr, beta1, beta2, eps, decayed, scale, step]
+    const numbers = [elements(parameter), beta1, beta2, eps, decayed]
     if (precision !== "bf16") {
       return { kernel: "adamw_update", args: [parameter, ...state, ...numbers] }
     }

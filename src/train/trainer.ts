@@ -187,10 +187,19 @@ export class Trainer {
     lr: number,
   ): Pick<StepMetrics, "trainLoss" | "gradNorm" | "skipped"> {
     const { gradClip, skipLossZ, skipGradZ } = this.options
-    const trainLoss = this.passes()
-    const squares = this.program.read(this.tensors.squares)
+    const { program, tensors } = this
+    program.write(tensors.controls, Float64Array.of(lr, step + 1, gradClip))
+    const results = this.passes(step)
+    const update = () => {
+      this.around.writer?.secure()
+      program.run("update")
+    }
+    // Whether it is an outlier's the host has to know first; a GPU waits for that.
+    const isJudged = skipLossZ > 0 || skipGradZ > 0
+    if (!isJudged) update()
+    const { trainLoss, gradNorm } = results()
+    // Of such numbers no update has been made, nor will be.
     if (!Number.isFinite(trainLoss)) this.diverge(step, `the loss is ${trainLoss}`)
-    const gradNorm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0))
     if (!Number.isFinite(gradNorm)) this.diverge(step, `the gradient's norm is ${gradNorm}`)
 
     const lossZ = this.losses.push(trainLoss) ?? 0
@@ -203,15 +212,14 @@ export class Trainer {
     if (skipLossZ > 0 && lossZ > skipLossZ) return skip("loss", "skip-loss-z", lossZ, skipLossZ)
     if (skipGradZ > 0 && gradZ > skipGradZ) return skip("norm", "skip-grad-z", gradZ, skipGradZ)
 
-    const scale = gradClip > 0 && gradNorm > gradClip ? gradClip / gradNorm : 1
-    this.around.writer?.secure()
-    this.program.run("update", lr, scale, step + 1)
+    if (isJudged) update()
     return { trainLoss, gradNorm }
   }
 
-  /** Forward and backward passes over the step's micro-batches, then the gradient's norm; the mean loss.
-   * A loss is asked for when what comes after it has been queued: a GPU need not wait for that. */
-  private passes(): number {
+  /** Queues forward and backward passes over the step's micro-batches, then the gradient's norm. What
+   * is returned waits for the mean loss and the norm. A micro-batch's loss is asked for when the next one
+   * has been queued: a GPU need not wait for that. */
+  private passes(step: number): () => { trainLoss: number; gradNorm: number } {
     const { program, tensors } = this
     const { accumulation } = this.options
     let trainLoss = 0
@@ -226,9 +234,14 @@ export class Trainer {
       add()
       loss = program.readLater(tensors.loss)
     }
+    // The update looks at the last micro-batch's loss alone.
+    if (!Number.isFinite(trainLoss)) this.diverge(step, `the loss is ${trainLoss}`)
     program.run("gradient_norm")
-    add()
-    return Math.fround(trainLoss)
+    const norm = program.readLater(tensors.norm)
+    return () => {
+      add()
+      return { trainLoss: Math.fround(trainLoss), gradNorm: norm()[0]! }
+    }
   }
 
   private nextBatch(micro: number): void {

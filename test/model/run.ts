@@ -95,12 +95,11 @@ export class Run {
 
   /** An optimizer step, as the trainer makes it. `step` counts from 1. */
   step(batches: Batch[], step: number, lr = 1e-3, clip = 1) {
+    this.program.write(this.source.controls, Float64Array.of(lr, step, clip))
     const losses = batches.map((batch, i) => this.pass(batch, i === 0 ? 0 : 1))
     this.program.run("gradient_norm")
-    const squares = this.program.read(this.source.squares)
-    const norm = Math.sqrt(squares.reduce((sum, square) => sum + square, 0))
-    this.program.run("update", lr, norm > clip ? clip / norm : 1, step)
-    return { losses, norm }
+    this.program.run("update")
+    return { losses, norm: this.program.read(this.source.norm)[0]! }
   }
 
   /** Logits (B,T,Vp) of the last `forward`. A program with fusions overwrites them. */

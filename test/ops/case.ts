@@ -30,7 +30,7 @@ export interface Alias {
 }
 
 /** A number stands for itself (and NULL is 0), an array for an input that must not change. */
-export type Argument = number | Float32Array | Int32Array | Output | Scratch | Alias
+export type Argument = number | Float32Array | Float64Array | Int32Array | Output | Scratch | Alias
 export type Arguments = Record<string, Argument>
 export type Point = Record<string, Float64Array>
 

@@ -2,7 +2,7 @@
 
 import { contract } from "../../src/native/library.ts"
 import { inBf16 } from "./bf16.ts"
-import { adamwCases } from "./cases/adamw.ts"
+import { adamwCases, beginCases, still } from "./cases/adamw.ts"
 import { attentionCases } from "./cases/attention.ts"
 import { bf16Cases } from "./cases/bf16.ts"
 import { classifierCases } from "./cases/classifier.ts"
@@ -20,7 +20,9 @@ const own = [
   ...attentionCases,
   ...classifierCases,
   ...reductionCases,
+  ...beginCases,
   ...adamwCases,
+  ...[Number.NaN, 0].map((step) => still(65, step)),
   ...bf16Cases,
 ]
 const signatures = await contract()

@@ -118,8 +118,9 @@ function place(
   if (arg instanceof Float32Array) {
     return { name, offset, kind: "input", view: new Floats(buffer, at, arg.length) } as Placed
   }
-  if (arg instanceof Int32Array) {
-    return { name, offset, kind: "input", view: new Int32Array(buffer, at, arg.length) } as Placed
+  if (arg instanceof Int32Array || arg instanceof Float64Array) {
+    const Kind = arg.constructor as Float64ArrayConstructor
+    return { name, offset, kind: "input", view: new Kind(buffer, at, arg.length) } as Placed
   }
   if (arg.kind === "alias") return undefined
   const isDouble = arg.kind === "output" && arg.type === "f64"
@@ -128,7 +129,7 @@ function place(
 }
 
 function fill(array: Placed, arg: Arguments[string]) {
-  if (arg instanceof Float32Array || arg instanceof Int32Array) {
+  if (ArrayBuffer.isView(arg)) {
     set(array.view, arg)
     array.before = array.view.slice()
   } else if (typeof arg === "object" && arg.kind === "output" && arg.initial) {

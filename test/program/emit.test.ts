@@ -79,7 +79,7 @@ describe("the emitted file", () => {
       "int forward(char *arena) {",
       "int backward(char *arena, int accumulate) {",
       "int gradient_norm(char *arena) {",
-      "int update(char *arena, float lr, float grad_scale, int step) {",
+      "int update(char *arena) {",
       "int evaluate(char *arena) {",
       "int prefill(char *arena) {",
       "int decode(char *arena) {",

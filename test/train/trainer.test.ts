@@ -27,6 +27,8 @@ interface Settings extends Partial<Omit<TrainOptions, "schedule">> {
   onStep?: (metrics: StepMetrics) => void
   /** Called before the first step. */
   spoil?: (program: Program, tensors: TrainingProgram) => void
+  /** Called before the run ends by numbers that are none. */
+  onBad?: (program: Program, tensors: TrainingProgram) => void
   /** Called with each piece of a sample. */
   onText?: (text: string) => void
 }
@@ -68,7 +70,7 @@ class Recorder extends Display {
 /** Trains from scratch and returns everything that can be seen of it. */
 async function train(settings: Settings = {}) {
   const { steps = 4, lr = 1e-2, shuffle = false, val = false, ...others } = settings
-  const { onStep, onText, spoil, ...given } = others
+  const { onStep, onText, onBad, spoil, ...given } = others
   const { B = 2, T = 8, accumulation = 1, seed = 42 } = given
   const tensors = trainingProgram(CONFIG, { B, T, accumulation, adamw: ADAMW })
   const program = await Program.link(tensors, kernels)
@@ -104,21 +106,26 @@ async function train(settings: Settings = {}) {
     display,
     measurePeak: () => 1e9,
     findBadState: () => undefined,
-    findBad: (search) => findBad(program, tensors, kernels, signatures, search),
+    findBad(search) {
+      onBad?.(program, tensors)
+      return findBad(program, tensors, kernels, signatures, search)
+    },
   }
   const trainer = new Trainer(program, tensors, CONFIG, data, options, around)
   using stop = new Stop()
   try {
     const outcome = await trainer.run(stop)
     const { metrics, text } = display
-    const copy = (of: typeof tensors.parameters) =>
-      Object.values(of).map((tensor) => Float32Array.from(program.view(tensor as never)))
     const losses = metrics.map(({ trainLoss }) => trainLoss)
-    return { outcome, losses, metrics, text, weights: copy(tensors.parameters), m: copy(tensors.m) }
+    const [weights, m] = [tensors.parameters, tensors.m].map((stack) => copy(program, stack))
+    return { outcome, losses, metrics, text, weights: weights!, m: m! }
   } finally {
     program.free()
   }
 }
+
+const copy = (program: Program, stack: TrainingProgram["parameters"]) =>
+  Object.values(stack).map((tensor) => Float32Array.from(program.view(tensor as never)))
 
 /** The Euclidean norm of all numbers together. */
 function norm(tensors: Float32Array[]): number {
@@ -198,6 +205,72 @@ describe("outliers", () => {
   test("are not looked for without a limit", async () => {
     const { metrics: lines } = await metrics({})
     expect(lines.some((line) => "skipped" in line)).toBe(false)
+  })
+})
+
+describe("of a step whose numbers are not finite no update is made", () => {
+  /** The numbers of a run that ends in its first step: weights, moments and the norm at its end. */
+  async function end(settings: Settings & { spoil: NonNullable<Settings["spoil"]> }) {
+    const state = (program: Program, { parameters, m, v }: TrainingProgram) =>
+      [parameters, m, v].map((stack) => copy(program, stack))
+    let [before, after, gradNorm] = [[] as unknown, [] as unknown, 0]
+    const run = train({
+      ...settings,
+      spoil(program, tensors) {
+        settings.spoil(program, tensors)
+        before = state(program, tensors)
+      },
+      onBad(program, tensors) {
+        after = state(program, tensors)
+        gradNorm = program.read(tensors.norm)[0]!
+      },
+    })
+    const message = await run.then(String, (error: Error) => error.message)
+    expect(after).toEqual(before)
+    return { message, gradNorm }
+  }
+  const weights = (program: Program, tensors: TrainingProgram) => (name: string) =>
+    program.view(tensors.parameters[name] as never as typeof tensors.loss)
+
+  test("where the loss is, and the gradient's norm is not", async () => {
+    const { message } = await end({
+      spoil(program, tensors) {
+        // The product of the two is tame; on the way back only the large one counts.
+        const numbers = weights(program, tensors)
+        numbers("fcw").fill(1e-38)
+        numbers("fcprojw").fill(3e38)
+        numbers("lnfw").fill(1000)
+      },
+    })
+    expect(message).toMatch(/^step 0: the gradient's norm is (NaN|Infinity); first in dh1\./)
+  })
+
+  /** Makes logits of 1.9e38 for the last token, minus that for some, and 0 for others: what lies between
+   * the first two f32 does not hold, while their gradients are those of any wrong guess. */
+  const spread =
+    (isLow: (token: number) => boolean) => (program: Program, tensors: TrainingProgram) => {
+      const numbers = weights(program, tensors)
+      numbers("lnfw").fill(0)
+      numbers("lnfb").fill(1.9e38 / 1e3 / CONFIG.C)
+      const { V, C } = CONFIG
+      const wte = numbers("wte")
+      for (let token = 0; token < V; token++) {
+        wte.fill(token === V - 1 ? 1e3 : isLow(token) ? -1e3 : 0, token * C, (token + 1) * C)
+      }
+    }
+
+  test("where the gradient's norm is, and the loss is not", async () => {
+    const { message, gradNorm } = await end({ spoil: spread(() => true) })
+    expect(message).toMatch(/^step 0: the loss is Infinity; first in losses /)
+    expect(gradNorm).toBeGreaterThan(0)
+    expect(gradNorm).toBeLessThan(Number.POSITIVE_INFINITY)
+  })
+
+  test("where that is a loss of another micro-batch than the last", async () => {
+    const [first, last] = [TOKENS.subarray(1, 17), TOKENS.subarray(17, 33)]
+    const low = first.find((token) => !last.includes(token))
+    const { message } = await end({ accumulation: 2, spoil: spread((token) => token === low) })
+    expect(message).toMatch(/^step 0: the loss is Infinity; first in losses .* of micro-batch 0$/)
   })
 })
 

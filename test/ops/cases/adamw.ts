@@ -1,4 +1,5 @@
-import { type Case, EPS, updated } from "../case.ts"
+import { fromBf16, roundToBf16 } from "../../../src/data/bf16.ts"
+import { type Case, EPS, EPS64, type Output, overwritten, updated } from "../case.ts"
 import { LENGTHS } from "../sizes.ts"
 
 interface Options {
@@ -7,6 +8,10 @@ interface Options {
   weightDecay: number
   gradScale: number
 }
+
+/** What update_begin makes for a step. */
+export const updateOf = (lr: number, scale: number, beta1: number, beta2: number, step: number) =>
+  Float64Array.of(lr, scale, 1 / (1 - beta1 ** step), 1 / (1 - beta2 ** step), step)
 
 function update(n: number, options: Options, untouched = false): Case {
   const { step, gradScale } = options
@@ -35,14 +40,12 @@ function update(n: number, options: Options, untouched = false): Case {
           m: updated(m, { absolute: EPS, relative: 4 * EPS }),
           v: updated(v, { absolute: 0, relative: 8 * EPS }), // all terms are positive
           grad,
+          update: updateOf(lr, gradScale, beta1, beta2, step),
           n,
-          lr,
           beta1,
           beta2,
           eps,
           weight_decay: weightDecay,
-          grad_scale: gradScale,
-          step,
         },
         outputs() {
           const newM = new Float64Array(n)
@@ -61,6 +64,83 @@ function update(n: number, options: Options, untouched = false): Case {
     },
   }
 }
+
+/** No update: whatever the gradients are, all stays as it is. */
+export function still(n: number, step: number, more?: { master: boolean }): Case {
+  return {
+    kernel: more ? "adamw_update_bf16" : "adamw_update",
+    title: `n ${n}, step ${step}${more?.master ? ", master" : ""}`,
+    draw(random) {
+      const kept = (numbers: Float32Array) => updated(numbers, { absolute: 0, relative: 0 })
+      const outputs = { param: random.normals(n).map(exact), m: random.normals(n) }
+      const master = more?.master ? { master: random.normals(n) } : {}
+      const before = { ...outputs, v: random.uniforms(n, 0.001, 0.1), ...master }
+      return {
+        args: {
+          ...(more && { master: 0, stochastic: 1, seed: 42, stream: 1 }),
+          ...Object.fromEntries(Object.entries(before).map(([name, x]) => [name, kept(x)])),
+          grad: new Float32Array(n).fill(Number.NaN),
+          update: updateOf(1, 1, 0.9, 0.95, step),
+          ...{ n, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
+        },
+        outputs: () =>
+          Object.fromEntries(Object.entries(before).map(([k, x]) => [k, Float64Array.from(x)])),
+      }
+    },
+  }
+}
+const exact = (x: number) => fromBf16(roundToBf16(x))
+
+interface Beginning {
+  step?: number
+  /** Of the norm; 0: never. */
+  clip?: number
+  /** Numbers in place of a square, and of the loss. */
+  square?: number
+  loss?: number
+}
+
+function begin(count: number, given: Beginning): Case {
+  const { step = 1, clip = 0, square, loss = 5 } = given
+  const [lr, beta1, beta2] = [3e-4, Math.fround(0.9), Math.fround(0.999)]
+  const settings = Object.entries(given).map((entry) => entry.join(" "))
+  return {
+    kernel: "update_begin",
+    title: [`count ${count}`, ...settings].join(", "),
+    draw(random) {
+      const squares = Float64Array.from(random.uniforms(count, 0.5, 2))
+      if (square !== undefined) squares[count - 1] = square
+      const sum = squares.reduce((total, x) => total + x, 0)
+      const norm = Math.sqrt(sum)
+      // beta^step is off by a rounding for each step, as it may be made by multiplying; 1 - beta^step
+      // by as much, and one of 1.
+      const power = beta2 ** step
+      const relative = (4 * EPS64 * (1 + step * power)) / (1 - power)
+      const made = (length: number): Output => {
+        return { ...overwritten(length, { absolute: 0, relative }), type: "f64" }
+      }
+      return {
+        args: {
+          ...{ update: made(5), norm: made(1), controls: Float64Array.of(lr, step, clip) },
+          ...{ squares, loss: Float32Array.of(loss), count, beta1, beta2 },
+        },
+        outputs() {
+          const scale = clip <= 0 || norm <= clip ? 1 : clip / norm
+          const update = updateOf(lr, scale, beta1, beta2, step)
+          if (!Number.isFinite(norm) || !Number.isFinite(loss)) update[4] = Number.NaN
+          return { update, norm: Float64Array.of(norm) }
+        },
+      }
+    },
+  }
+}
+
+const NONE = [Number.NaN, Number.POSITIVE_INFINITY]
+export const beginCases: Case[] = [
+  ...[1, 2, 10, 1000, 1_000_000].map((step, i) => begin(1 + 5 * i, { step, clip: i % 3 })),
+  ...NONE.flatMap((x) => [begin(16, { square: x, clip: 1 }), begin(16, { loss: x })]),
+  begin(3, { loss: Number.NEGATIVE_INFINITY, square: Number.NaN }),
+]
 
 export const adamwCases: Case[] = [
   ...LENGTHS.map((n, i) =>

@@ -3,7 +3,7 @@
 import { fromBf16, roundToBf16 } from "../../../src/data/bf16.ts"
 import { type Case, NULL, overwritten, type Tolerance, updated } from "../case.ts"
 import { LENGTHS } from "../sizes.ts"
-import { adamwCases } from "./adamw.ts"
+import { adamwCases, still, updateOf } from "./adamw.ts"
 
 const EXACT: Tolerance = { absolute: 0, relative: 0 }
 const nearest = (x: number) => fromBf16(roundToBf16(x))
@@ -70,8 +70,9 @@ function rounding(n: number, isStochastic: boolean): Case {
           m: updated(new Float32Array(n), EXACT),
           v: updated(new Float32Array(n), EXACT),
           grad: new Float32Array(n),
-          ...{ n, lr: 0, beta1: 0.5, beta2: 0.5, eps: 1, weight_decay: 0, grad_scale: 1 },
-          ...{ step, stochastic: Number(isStochastic), seed, stream },
+          update: updateOf(0, 1, 0.5, 0.5, step),
+          ...{ n, beta1: 0.5, beta2: 0.5, eps: 1, weight_decay: 0 },
+          ...{ stochastic: Number(isStochastic), seed, stream },
         },
         outputs: () => ({
           master: Float64Array.from(master),
@@ -119,4 +120,6 @@ function update(row: Case, withMaster: boolean, stochastic: number): Case {
 export const bf16Cases: Case[] = [
   ...LENGTHS.flatMap((n) => [round(n), widen(n), rounding(n, false), rounding(n, true)]),
   ...adamwCases.map((row, i) => update(row, i % 2 === 0, (i >> 1) % 2)),
+  still(65, Number.NaN, { master: true }),
+  still(65, Number.NaN, { master: false }),
 ]
