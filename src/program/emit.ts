@@ -69,14 +69,13 @@ function phaseSignature({ name, calls }: Phase): Signature {
   const parameters = [arena]
   for (const arg of calls.flatMap((call) => call.args)) {
     if (!isRuntime(arg) || parameters.some((p) => p.name === arg.runtime)) continue
-    const type = arg.type === "int" ? "i32" : "f32"
-    parameters.push({ name: arg.runtime, type, readOnly: true })
+    parameters.push({ name: arg.runtime, type: "i32", readOnly: true })
   }
   return { name, returns: "i32", parameters }
 }
 
 function declare({ name, type }: Parameter): string {
-  return type === "pointer" ? `char *${name}` : `${type === "i32" ? "int" : "float"} ${name}`
+  return type === "pointer" ? `char *${name}` : `int ${name}`
 }
 
 const isRuntime = (arg: Arg) => typeof arg === "object" && arg !== null && "runtime" in arg

@@ -9,7 +9,7 @@ import { elements, owner } from "./tensor.ts"
 
 /** 0 in the first micro-step of an optimizer step, then 1: parameters' gradients are overwritten
  * first, so that nothing has to zero them. */
-export const ACCUMULATE: Runtime = { runtime: "accumulate", type: "int" }
+export const ACCUMULATE: Runtime = { runtime: "accumulate" }
 
 /** A gradient to be written: with accumulate 0 it is overwritten, with 1 added to. */
 export interface Target {

@@ -86,9 +86,8 @@ export class Program {
       const status = this.functions[phase]!(...all)
       assert(status === 0, `phase ${phase} returned ${status}`)
     }
-    // What is counted comes again, so that there is a graph for each; other numbers do not.
-    const isCounted = signature.parameters.every(({ type }) => type !== "f32")
-    if (this.replays && isCounted) this.replays.run(`${phase} ${args}`, call)
+    // A phase's numbers come again: there are few of them.
+    if (this.replays) this.replays.run(`${phase} ${args}`, call)
     else call()
     this.gpu?.check()
   }

@@ -26,10 +26,9 @@ export interface Tensor {
   offset?: number
 }
 
-/** Known only when a phase is called, and passed to it by this name. */
+/** A whole number that is known only when a phase is called, and passed to it by this name. */
 export interface Runtime {
   runtime: string
-  type: "int" | "float"
 }
 
 export type Arg = Tensor | Runtime | number | null
