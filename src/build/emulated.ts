@@ -1,5 +1,6 @@
 // Builds the CUDA kernels for the tests' emulation of a GPU (test/cuda): the same sources as C++, once
-// for each kind of `real`, two at a time. It is not part of the executable.
+// for each kind of `real`, two at a time; for `bun run test:sanitize` with AddressSanitizer. It is not part
+// of the executable.
 
 import { spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from "node:fs"
@@ -11,6 +12,7 @@ const ROOT = join(import.meta.dir, "..", "..")
 const EMULATION = join(ROOT, "test", "cuda")
 const DIR = join(NATIVE_BUILD_DIR, "emulated")
 export const EMULATED_CUDA = join(DIR, "libllm-emulated-cuda.so")
+export const SANITIZED_CUDA = join(DIR, "libllm-emulated-cuda-sanitized.so")
 
 const AT_ONCE = 2
 const FLAGS = [
@@ -20,6 +22,9 @@ const FLAGS = [
   ...["-fsanitize=alignment", "-DLLM_EMULATED", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
   ...["-Wno-psabi", `-I${EMULATION}`, `-I${KERNELS}`, `-I${join(ROOT, "c")}`],
 ]
+
+// Static arrays in shared memory stand between bytes that nobody may touch, as other variables do.
+const SANITIZERS = ["-fsanitize=address", "-fsanitize-sections=emulated_shared", "-g1"]
 
 interface Unit {
   source: string
@@ -33,39 +38,37 @@ export function findCxxCompiler(): string | undefined {
   return candidates.find((name) => spawnSync(name, ["--version"]).status === 0)
 }
 
-/** Builds the library if it is missing or older than its sources. Returns why there is none. */
+/** Builds a library if it is missing or older than its sources. Returns why there is none. */
 export async function buildEmulatedCuda(
   log: (line: string) => void,
+  library = EMULATED_CUDA,
 ): Promise<{ missing?: string }> {
-  mkdirSync(join(DIR, "cuda"), { recursive: true })
-  const all = units()
+  const isSanitized = library === SANITIZED_CUDA
+  const dir = join(DIR, isSanitized ? "cuda-sanitized" : "cuda")
+  const sanitizers = isSanitized ? SANITIZERS : []
+  mkdirSync(dir, { recursive: true })
+  const all = units(dir)
   const newest = (paths: string[]) => Math.max(...paths.map((path) => statSync(path).mtimeMs))
   const headers = [KERNELS, EMULATION, join(ROOT, "c")].flatMap((dir) => files(dir, ".h"))
   const common = newest([...headers, INIT, import.meta.path])
   const stale = all.filter(({ source, object }) => {
     return !existsSync(object) || statSync(object).mtimeMs < Math.max(common, newest([source]))
   })
-  const isLinked = () => {
-    const objects = all.map(({ object }) => object)
-    return existsSync(EMULATED_CUDA) && statSync(EMULATED_CUDA).mtimeMs >= newest(objects)
-  }
+  const objects = all.map(({ object }) => object)
+  const isLinked = () => existsSync(library) && statSync(library).mtimeMs >= newest(objects)
   if (stale.length === 0 && isLinked()) return {}
   const compiler = findCxxCompiler()
   if (!compiler) return { missing: "no C++ compiler found (on Debian: apt install g++)" }
   const names = stale.map(({ object }) => basename(object, ".o"))
-  log(`${compiler}: cuda → ${basename(EMULATED_CUDA)} (${names.join(", ")})`)
+  log(`${compiler}: cuda → ${basename(library)} (${names.join(", ")})`)
   const compileSome = async () => {
     for (let unit = stale.shift(); unit; unit = stale.shift()) {
-      await make(unit.object, [compiler, ...FLAGS, ...unit.flags, "-c", unit.source])
+      const flags = [...FLAGS, ...unit.flags, ...sanitizers]
+      await make(unit.object, [compiler, ...flags, "-c", unit.source])
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, compileSome))
-  await make(EMULATED_CUDA, [
-    compiler,
-    "-shared",
-    "-Wl,-Bsymbolic",
-    ...all.map(({ object }) => object),
-  ])
+  await make(library, [compiler, "-shared", "-Wl,-Bsymbolic", ...sanitizers, ...objects])
   return {}
 }
 
@@ -74,15 +77,15 @@ const files = (dir: string, extension: string) =>
     .filter((name) => name.endsWith(extension))
     .map((name) => join(dir, name))
 
-function units(): Unit[] {
+function units(dir: string): Unit[] {
   return [...files(KERNELS, ".cu"), ...files(EMULATION, ".cpp")].flatMap((source) => {
     const isKernel = source.startsWith(KERNELS)
     const name = `${isKernel ? "" : "test-"}${basename(source).replace(/\.\w+$/, "")}`
     // What runs the fibers counts; of kernels, more than -O1 takes long to compile.
     const level = isKernel ? "-O1" : "-O2"
-    const own = { source, object: join(DIR, "cuda", `${name}.o`), flags: [level] }
+    const own = { source, object: join(dir, `${name}.o`), flags: [level] }
     if (!readFileSync(source, "utf8").includes("REAL(")) return [own]
-    const object = join(DIR, "cuda", `${name}_bf16.o`)
+    const object = join(dir, `${name}_bf16.o`)
     return [own, { source, object, flags: [level, "-DLLM_BF16"] }]
   })
 }

@@ -1,6 +1,7 @@
 /* On x86-64 a switch saves what a function must save, and nothing else: swapcontext calls the kernel
  * for the mask of signals, which takes twenty times as long. */
 #include "fibers.h"
+#include "sanitizer.h"
 
 #include <sys/mman.h>
 #include <cstdint>
@@ -22,6 +23,20 @@ char *fiber_stack(int number) {
     }
     return stacks[number];
 }
+
+#ifdef __SANITIZE_ADDRESS__
+// AddressSanitizer has to know which stack it watches; it says which one was left, that of `outside` too.
+static Context *left;
+
+static void fiber_leaves(Context &from, const Context &to) {
+    left = &from;
+    __sanitizer_start_switch_fiber(nullptr, to.stack, to.bytes);
+}
+void fiber_arrived() { __sanitizer_finish_switch_fiber(nullptr, &left->stack, &left->bytes); }
+#else
+static void fiber_leaves(Context &, const Context &) {}
+void fiber_arrived() {}
+#endif
 
 #ifdef __x86_64__
 
@@ -50,15 +65,15 @@ emulated_switch:
 .size emulated_switch, . - emulated_switch
 )");
 
-void fiber_start(Context &context, char *stack, void (*entry)()) {
+static void prepare(Context &context, char *stack, void (*entry)()) {
     void **top = (void **)(stack + STACK_BYTES);
     *--top = nullptr; // as a return address: the stack is aligned as after a call
     *--top = (void *)entry;
     for (int i = 0; i < 6; i++) *--top = nullptr;
-    context = top;
+    context.of = top;
 }
 
-void fiber_switch(Context &from, Context &to) { emulated_switch(&from, to); }
+static void move(Context &from, Context &to) { emulated_switch(&from.of, to.of); }
 
 #else
 
@@ -71,7 +86,7 @@ static ucontext_t *own(Context &context) {
     return (ucontext_t *)context.of;
 }
 
-void fiber_start(Context &context, char *stack, void (*entry)()) {
+static void prepare(Context &context, char *stack, void (*entry)()) {
     ucontext_t *made = own(context);
     getcontext(made);
     made->uc_stack.ss_sp = stack;
@@ -80,8 +95,21 @@ void fiber_start(Context &context, char *stack, void (*entry)()) {
     makecontext(made, entry, 0);
 }
 
-void fiber_switch(Context &from, Context &to) { swapcontext(own(from), own(to)); }
+static void move(Context &from, Context &to) { swapcontext(own(from), own(to)); }
 
 #endif
+
+void fiber_start(Context &context, char *stack, void (*entry)()) {
+    ASAN_UNPOISON_MEMORY_REGION(stack, STACK_BYTES); // a thread that failed never left its frames
+    prepare(context, stack, entry);
+    context.stack = stack;
+    context.bytes = STACK_BYTES;
+}
+
+void fiber_switch(Context &from, Context &to) {
+    fiber_leaves(from, to);
+    move(from, to);
+    fiber_arrived();
+}
 
 } // namespace emulated

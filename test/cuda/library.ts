@@ -1,15 +1,17 @@
 // The CUDA kernels under test: on the emulated GPU, or with LLM_TEST_GPU=1 on the one that is there.
 
 import { dlopen, type FFITypeOrString } from "bun:ffi"
-import { buildEmulatedCuda, EMULATED_CUDA } from "../../src/build/emulated.ts"
+import { buildEmulatedCuda, EMULATED_CUDA, SANITIZED_CUDA } from "../../src/build/emulated.ts"
 import type { Contract, Signature } from "../../src/native/contract.ts"
 import { instructionSets } from "../../src/native/cpu.ts"
 import { findCuda } from "../../src/native/cuda.ts"
 import { ffiSymbols, type NativeFunctions } from "../../src/native/functions.ts"
 import { contract } from "../../src/native/library.ts"
 import type { DeviceMemory, Library } from "../ops/sandbox.ts"
+import { isSanitized } from "../sanitizers.ts"
 
 export const isOnGpu = process.env.LLM_TEST_GPU === "1"
+const EMULATED = isSanitized ? SANITIZED_CUDA : EMULATED_CUDA
 
 const TEXT_BYTES = 256
 const f = (returns: FFITypeOrString, ...args: FFITypeOrString[]) => ({ args, returns })
@@ -46,7 +48,7 @@ export class DeviceLibrary implements Library {
     const device = dlopen(path, DEVICE).symbols as unknown as DeviceFunctions
     const emulated = { emulated_seed: f("void", "i32"), emulated_capability: f("void", "i32") }
     const { emulated_seed: seed, emulated_capability: capability } =
-      path === EMULATED_CUDA
+      path === EMULATED
         ? dlopen(path, emulated).symbols
         : { emulated_seed: () => {}, emulated_capability: () => {} }
     const functions = symbols as unknown as NativeFunctions
@@ -114,7 +116,7 @@ function has(path: string, signature: Signature): boolean {
 export async function emulationNeeds(): Promise<string | undefined> {
   const runs = process.arch !== "x64" || (await instructionSets()).includes("x86-64-v3")
   if (!runs) return "no emulated GPU: it takes AVX2"
-  const { missing } = await buildEmulatedCuda((line) => console.error(line))
+  const { missing } = await buildEmulatedCuda((line) => console.error(line), EMULATED)
   return missing && `no emulated GPU: ${missing}`
 }
 
@@ -128,5 +130,5 @@ export async function openCuda(): Promise<{ library: DeviceLibrary } | { reason:
   }
   const reason = await emulationNeeds()
   if (reason) return { reason }
-  return { library: DeviceLibrary.open(EMULATED_CUDA, signatures, "") }
+  return { library: DeviceLibrary.open(EMULATED, signatures, "") }
 }

@@ -1,5 +1,6 @@
 /* The device's memory, and copies: they are the host's, but only what was allocated counts as the
  * device's. */
+#include "sanitizer.h"
 #include "streams.h"
 
 #include <sys/mman.h>
@@ -41,6 +42,7 @@ cudaError_t cudaMalloc(void **address, size_t bytes) {
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return refuse(cudaErrorMemoryAllocation, "out of memory");
     mprotect((char *)memory + room, GUARD, PROT_NONE);
+    ASAN_POISON_MEMORY_REGION((char *)memory + bytes, room - bytes);
     allocated[(char *)memory] = bytes;
     used += room;
     *address = memory;
@@ -54,6 +56,7 @@ cudaError_t cudaFree(void *address) {
         return refuse(cudaErrorInvalidValue, "what is freed was not allocated");
     const cudaError_t error = cudaDeviceSynchronize();
     const size_t room = (found->second + GUARD - 1) / GUARD * GUARD;
+    ASAN_UNPOISON_MEMORY_REGION(address, room);
     munmap(address, room + GUARD);
     used -= room;
     allocated.erase(found);

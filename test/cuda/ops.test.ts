@@ -7,9 +7,10 @@ import { checkLibrary, checkLibraryNaN, forAll, type Way } from "../ops/agreemen
 import { EPS_BF16 } from "../ops/bf16.ts"
 import { type Argument, type Case, NULL, type Output } from "../ops/case.ts"
 import { cases } from "../ops/cases.ts"
+import { isSanitized } from "../sanitizers.ts"
 import { isOnGpu, openCuda } from "./library.ts"
 
-const SEEDS = [1, 2]
+const SEEDS = isSanitized ? [1] : [1, 2] // what a kernel touches depends on the order no more than its bits
 const OTHER_SEED = 3
 const TIMEOUT_MS = 300_000
 
@@ -58,6 +59,7 @@ describe(`CUDA (${heading})`, () => {
       () => forAll(rows, (row) => checkLibrary(library!, ways, row)),
       TIMEOUT_MS,
     )
+    if (isSanitized) continue
     there(
       `${kernel} hands on NaN from any input`,
       () => forAll(rows, (row) => checkLibraryNaN(library!, inOrder(OTHER_SEED), row)),

@@ -62,6 +62,32 @@ KERNEL pairs(float *out, int mended) {
     *pair = make_float2(255.f - 2 * threadIdx.x, 254.f - 2 * threadIdx.x);
 }
 
+/* What only AddressSanitizer sees. */
+KERNEL far_write(float *out, const float *a, i64 n) {
+    if (threadIdx.x == 77) out[n + (1 << 20)] = a[0];
+}
+KERNEL far_read(float *out, const float *a, i64 n) {
+    if (threadIdx.x == 77) out[0] = a[n + (1 << 20)];
+}
+KERNEL beyond_dynamic(float *out) {
+    DYNAMIC_SHARED(float, x);
+    x[threadIdx.x] = 1;
+    __syncthreads();
+    out[0] = x[threadIdx.x + 1];
+}
+KERNEL beyond_static(float *out) {
+    __shared__ float x[256], y[256];
+    x[threadIdx.x] = y[threadIdx.x] = 1;
+    __syncthreads();
+    out[0] = x[threadIdx.x + 1] + y[threadIdx.x + 1];
+}
+KERNEL beyond_own(float *out) {
+    float x[4];
+    for (unsigned i = 0; i < 4; i++) x[(i + threadIdx.x) % (gridDim.x + 4)] = 1;
+    __syncthreads();
+    out[0] = x[threadIdx.x % 4];
+}
+
 KERNEL fill(float *out) {
     const unsigned i = (threadIdx.x + blockIdx.y) % 256;
     out[i] = (float)(255 - i);
@@ -92,6 +118,22 @@ void planted_block(float *out, int mended) {
 }
 void planted_memory(float *out, int mended) {
     launch(fill, 1, 256, mended ? 227 << 10 : (227 << 10) + 1, out);
+}
+
+void planted_far_write(float *out, const float *a, const float *, i64 n) {
+    launch(far_write, 1, 256, 0, out, a, n);
+}
+void planted_far_read(float *out, const float *a, const float *, i64 n) {
+    launch(far_read, 1, 256, 0, out, a, n);
+}
+void planted_dynamic(float *out, const float *, const float *, i64) {
+    launch(beyond_dynamic, 1, 256, 1024, out);
+}
+void planted_static(float *out, const float *, const float *, i64) {
+    launch(beyond_static, 1, 256, 0, out);
+}
+void planted_own(float *out, const float *, const float *, i64) {
+    launch(beyond_own, 1, 256, 0, out);
 }
 
 /* A copy on a second stream, which the first must wait for. */

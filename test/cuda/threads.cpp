@@ -59,6 +59,7 @@ static void leave() {
 /* What a stack begins with: a thread, and when that has ended the next one, as long as it is one
  * that has not begun. */
 static void enter() {
+    fiber_arrived();
     Fiber *next = block.running;
     do {
         place_fiber(*next);

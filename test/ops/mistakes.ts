@@ -7,6 +7,7 @@ import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { findCompiler, SANITIZED_REFERENCE, SANITIZERS } from "../../src/build/native.ts"
 import { ROOT, run } from "../cli/executable.ts"
+import { emulationNeeds } from "../cuda/library.ts"
 import { sanitizedEnvironment } from "../sanitizers.ts"
 
 const FIXTURES = join(import.meta.dir, "..", "fixtures")
@@ -24,6 +25,31 @@ const MISTAKES: [mistake: string, kernel: string, report: RegExp][] = [
   ["a float that no int can hold", "squared_norm", /broken\.c:.*outside the range of .* 'int'/],
   ["a shift by too many bits", "gelu_backward", /broken\.c:.*shift exponent \d+ is too large/],
   ["an address that is not aligned", "bf16_round", /broken\.c:.* load of misaligned address/],
+]
+
+const onGpu = (what: string, access: string, kernel: string) =>
+  new RegExp(
+    `AddressSanitizer: ${what}[^]*?${access} of size 4[^]*? in ${kernel} [^]*planted\\.cpp:`,
+  )
+
+const ON_GPU: [mistake: string, kernel: string, report: RegExp][] = [
+  ["a write far off", "planted_far_write", onGpu("use-after-poison", "WRITE", "far_write")],
+  ["a read far off", "planted_far_read", onGpu("use-after-poison", "READ", "far_read")],
+  [
+    "a read past dynamic shared memory",
+    "planted_dynamic",
+    onGpu("use-after-poison", "READ", "beyond_dynamic"),
+  ],
+  [
+    "a read past an array in shared memory",
+    "planted_static",
+    onGpu("global-buffer-overflow", "READ", "beyond_static"),
+  ],
+  [
+    "a write past a thread's own array",
+    "planted_own",
+    onGpu("stack-buffer-overflow", "WRITE", "beyond_own"),
+  ],
 ]
 
 const TIMEOUT_MS = 60_000
@@ -58,6 +84,37 @@ describe("a mistake in a kernel", () => {
         [process.execPath, join(FIXTURES, "broken.ts"), library, "layernorm_forward"],
         { env: sanitizedEnvironment() },
       )
+      expect({ code, stdout, stderr }).toEqual({
+        code: 0,
+        stdout: "nothing was found\n",
+        stderr: "",
+      })
+    },
+    TIMEOUT_MS,
+  )
+})
+
+const reason = await emulationNeeds()
+describe.skipIf(reason !== undefined)(`a mistake on a GPU${reason ? ` (${reason})` : ""}`, () => {
+  const runOn = (kernel: string) =>
+    run([process.execPath, join(FIXTURES, "broken-cuda.ts"), kernel], {
+      env: sanitizedEnvironment(),
+    })
+
+  test.each(ON_GPU)(
+    "%s ends the run, and is named",
+    async (_, kernel, report) => {
+      const { code, stdout, stderr } = await runOn(kernel)
+      expect(stderr).toMatch(report)
+      expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    "that is none is not found",
+    async () => {
+      const { code, stdout, stderr } = await runOn("add_forward")
       expect({ code, stdout, stderr }).toEqual({
         code: 0,
         stdout: "nothing was found\n",

@@ -38,6 +38,7 @@ const BF16_NAN = 0x7fe5
 const SANDBOX_BYTES = 64 * 2 ** 20
 
 const memory = allocate(SANDBOX_BYTES)
+poison(memory.address, SANDBOX_BYTES) // but for what a call is given
 const words = memory.view(Uint32Array, 0, SANDBOX_BYTES / 4)
 const halves = new Uint16Array(words.buffer, words.byteOffset, SANDBOX_BYTES / 2)
 
@@ -51,7 +52,12 @@ interface Placed {
 
 const devices = new WeakMap<Library, DeviceMemory | undefined>()
 function deviceOf(library: Library): DeviceMemory | undefined {
-  if (!devices.has(library)) devices.set(library, library.onDevice?.(SANDBOX_BYTES))
+  if (!devices.has(library)) {
+    const device = library.onDevice?.(SANDBOX_BYTES)
+    device?.wait() // until it is zeroed
+    if (device) poison(device.address, SANDBOX_BYTES)
+    devices.set(library, device)
+  }
   return devices.get(library)
 }
 
@@ -73,11 +79,15 @@ export function runKernel(library: Library, kernel: string, args: Arguments): Ou
   }
   if (end > SANDBOX_BYTES) throw new Error(`${kernel}: ${end} bytes do not fit the sandbox`)
 
+  const device = deviceOf(library)
+  const { address } = device ?? memory
+  const inAll = (change: typeof poison) => {
+    for (const of of [memory, device]) if (of) change(of.address, end)
+  }
+  inAll(unpoison)
   words.fill(CANARY, 0, end / 4)
   for (const array of placed.values()) fill(array, args[array.name]!)
 
-  const device = deviceOf(library)
-  const { address } = device ?? memory
   const values = signature.parameters.map(({ name }) => {
     const arg = args[name]!
     if (typeof arg === "number") return arg
@@ -87,13 +97,14 @@ export function runKernel(library: Library, kernel: string, args: Arguments): Ou
   const used = words.subarray(0, end / 4)
   device?.upload(used)
   device?.wait()
-  poison(address, end)
+  inAll(poison)
   for (const { offset, view } of placed.values()) unpoison(address + offset, view.byteLength)
   library.call(kernel, ...values)
   const failure = device && failureOf(() => device.wait())
-  unpoison(address, end)
+  inAll(unpoison)
   device?.download(used)
   const { outputs, damage } = inspect([...placed.values()], end)
+  inAll(poison)
   return { outputs, damage: failure ? [failure, ...damage] : damage }
 }
 
