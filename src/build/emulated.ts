@@ -1,6 +1,6 @@
 // Builds the CUDA kernels for the tests' emulation of a GPU (test/cuda): the same sources as C++, once
-// for each kind of `real`, two at a time; for `bun run test:sanitize` with AddressSanitizer. It is not part
-// of the executable.
+// for each kind of `real`, two at a time; once more for `bun run test:sanitize`. It is not part of the
+// executable.
 
 import { spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from "node:fs"
@@ -82,7 +82,7 @@ function units(dir: string): Unit[] {
     const isKernel = source.startsWith(KERNELS)
     const name = `${isKernel ? "" : "test-"}${basename(source).replace(/\.\w+$/, "")}`
     // What runs the fibers counts; of kernels, more than -O1 takes long to compile.
-    const level = isKernel ? "-O1" : "-O2"
+    const level = isKernel ? "-O1" : "-O3"
     const own = { source, object: join(dir, `${name}.o`), flags: [level] }
     if (!readFileSync(source, "utf8").includes("REAL(")) return [own]
     const object = join(dir, `${name}_bf16.o`)

@@ -27,7 +27,7 @@ bool is_shared(const char *p, size_t bytes) {
 }
 
 // Between arrays of one section lies what AddressSanitizer lets nobody touch.
-__attribute__((no_sanitize("address"))) void fill_nan(char *from, size_t bytes) {
+__attribute__((no_sanitize("address", "alignment"))) void fill_nan(char *from, size_t bytes) {
     uint32_t *const words = (uint32_t *)from;
     for (size_t i = 0; i < bytes / 4; i++) words[i] = SHARED_NAN;
 }
@@ -37,6 +37,7 @@ static void prepare_block() {
     block.ended = block.stacks_used = block.running_place = 0;
     block.ready_warps = all_warps();
     block.arrived = block.counted = 0;
+    block.bulk.clear();
     for (int w = 0; w < block.warp_count; w++) {
         Warp &warp = block.warps[w];
         shuffle_order(warp.order, LANES);
@@ -107,6 +108,12 @@ static void run_block() {
     run_threads();
     if (!block.has_failed && block.ended < block.threads) {
         describe_wait();
+        block.has_failed = true;
+    }
+    if (!block.has_failed && !block.bulk.empty()) {
+        snprintf(block.failure, sizeof block.failure,
+                 "block %d,%d,%d ended with %zu copies on their way", blockIdx.x, blockIdx.y,
+                 blockIdx.z, block.bulk.size());
         block.has_failed = true;
     }
     if (!block.has_failed) check_guard();

@@ -29,3 +29,18 @@ void emulated_async_wait(int n) {
     for (size_t &group : groups) group -= done;
 }
 
+
+void emulated_bulk_copy(void *to, int bytes, const void *barrier, std::function<void()> land) {
+    if (!is_shared((char *)to, bytes)) fail("a copy of a tile to what is not shared memory");
+    fill_nan((char *)to, bytes);
+    block.bulk.push_back({barrier, std::move(land)});
+    emulated::wake(barrier); // whoever waits for it already
+}
+
+void emulated_bulk_land(const void *barrier) {
+    std::vector<BulkCopy> others, landing;
+    for (BulkCopy &copy : block.bulk)
+        (copy.barrier == barrier ? landing : others).push_back(std::move(copy));
+    block.bulk = std::move(others);
+    for (const BulkCopy &copy : landing) copy.land();
+}

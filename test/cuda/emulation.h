@@ -92,6 +92,10 @@ inline void emulated_async_copy(void *to, const void *from, int bytes) {
 }
 void emulated_async_commit();
 void emulated_async_wait(int n);
+/* A copy of Hopper's engine, as late too: `land` runs when the mbarrier is next waited for, before which
+ * the destination is NaN. */
+void emulated_bulk_copy(void *to, int bytes, const void *barrier, std::function<void()> land);
+void emulated_bulk_land(const void *barrier);
 
 /* Every lane hands in a T, all get the warp's 32, until their next warp-wide call. */
 template <typename T> inline const T *warp_gather(const T &mine) {

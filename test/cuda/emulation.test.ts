@@ -12,6 +12,12 @@ const PLANTED: [title: string, name: string, message?: RegExp][] = [
   ["a missing barrier before shared memory is written again", "planted_reuse"],
   ["a missing __syncwarp between lanes", "planted_lanes"],
   ["a copy that is read before it was waited for", "planted_copy"],
+  ["a tile that is read before its mbarrier was waited for", "planted_tile"],
+  [
+    "a block that ends before its tiles have come",
+    "planted_tile_left",
+    /^block 0,0,0 ended with 1 copies on their way/,
+  ],
   ["a stream that does not wait for another", "planted_streams"],
   [
     "a barrier that some threads do not reach",

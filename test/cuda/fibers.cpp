@@ -25,7 +25,7 @@ char *fiber_stack(int number) {
 }
 
 #ifdef __SANITIZE_ADDRESS__
-// AddressSanitizer has to know which stack it watches; it says which one was left, that of `outside` too.
+// AddressSanitizer has to know which stack it watches, and says which one was left.
 static Context *left;
 
 static void fiber_leaves(Context &from, const Context &to) {

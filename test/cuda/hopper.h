@@ -91,19 +91,25 @@ DEVICE void barrier_expect(Barrier *barrier, int bytes) {
     barrier_arrive(barrier);
 }
 DEVICE void barrier_wait(Barrier *barrier, int parity) {
-    while (barrier->phase == parity) emulated::wait(barrier);
+    while (barrier->phase == parity) {
+        emulated_bulk_land(barrier);
+        if (barrier->phase == parity) emulated::wait(barrier);
+    }
 }
 
 DEVICE void copy_tile(bf16 *to, const TensorMap *map, Barrier *barrier, int channel, int row, int b) {
     if ((uintptr_t)to % 1024) emulated::fail("a tile is not on 1024 bytes");
-    for (int r = 0; r < 64; r++)
-        for (int c = 0; c < 64; c++) {
-            const bool present = row + r < map->T && channel + c < map->channels;
-            const i64 at = ((i64)b * map->T + row + r) * map->channels + channel + c;
-            *const_cast<bf16 *>(in_tile(to, 64, r, c)) = present ? map->tensor[at] : (bf16)0;
-        }
-    barrier->bytes -= 64 * 64 * (int)sizeof(bf16);
-    end_phase(barrier);
+    constexpr int BYTES = 64 * 64 * (int)sizeof(bf16);
+    emulated_bulk_copy(to, BYTES, barrier, [=, map = *map] {
+        for (int r = 0; r < 64; r++)
+            for (int c = 0; c < 64; c++) {
+                const bool present = row + r < map.T && channel + c < map.channels;
+                const i64 at = ((i64)b * map.T + row + r) * map.channels + channel + c;
+                *const_cast<bf16 *>(in_tile(to, 64, r, c)) = present ? map.tensor[at] : (bf16)0;
+            }
+        barrier->bytes -= BYTES;
+        end_phase(barrier);
+    });
 }
 
 #endif

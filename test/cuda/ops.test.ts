@@ -10,7 +10,8 @@ import { cases } from "../ops/cases.ts"
 import { isSanitized } from "../sanitizers.ts"
 import { isOnGpu, openCuda } from "./library.ts"
 
-const SEEDS = isSanitized ? [1] : [1, 2] // what a kernel touches depends on the order no more than its bits
+// What a kernel touches depends on the order no more than its bits do.
+const SEEDS = isSanitized ? [1] : [1, 2]
 const OTHER_SEED = 3
 const TIMEOUT_MS = 300_000
 

@@ -1,5 +1,5 @@
 /* Kernels with a mistake each, which the emulation has to show; `mended`, they are right. */
-#include "launch.h"
+#include "../../cuda/hopper.h"
 
 KERNEL reverse(float *out, int mended) {
     __shared__ float x[256];
@@ -51,6 +51,26 @@ KERNEL fetched(float *out, const float *in, int mended) {
     out[threadIdx.x] = x[1][255 - threadIdx.x];
 }
 
+/* Two tiles, each with an mbarrier; how many are waited for before the second is read, and after. */
+KERNEL tiles(float *out, const __grid_constant__ TensorMap map, int before, int after) {
+    constexpr int SIZE = 64 * 64;
+    DYNAMIC_SHARED(bf16, tile);
+    __shared__ Barrier full[2];
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) barrier_init(&full[i], 1);
+        barriers_ready();
+        for (int i = 0; i < 2; i++) {
+            barrier_expect(&full[i], SIZE * (int)sizeof(bf16));
+            copy_tile(tile + i * SIZE, &map, &full[i], 0, 0, 0);
+        }
+    }
+    __syncthreads();
+    for (int i = 0; i < before; i++) barrier_wait(&full[i], 0);
+    out[threadIdx.x] = widen(*in_tile(tile + SIZE, 64, threadIdx.x / 64, threadIdx.x % 64));
+    __syncthreads();
+    for (int i = 0; i < after; i++) barrier_wait(&full[i], 0);
+}
+
 KERNEL past_the_end(float *out, int mended) {
     DYNAMIC_SHARED(float, x);
     x[threadIdx.x + (mended ? 0 : 1)] = 0;
@@ -94,6 +114,15 @@ KERNEL fill(float *out) {
 }
 
 KERNEL count(float *out) { out[threadIdx.x] = (float)threadIdx.x; }
+KERNEL count_down(bf16 *out) { out[threadIdx.x] = narrow<bf16>((float)(255 - threadIdx.x)); }
+
+static void copy_tiles(float *out, int before, int after) {
+    bf16 *const in = (bf16 *)(out + 256);
+    TensorMap map;
+    if (!make_map(&map, in, 64, 4, 1)) return;
+    launch(count_down, 1, 256, 0, in);
+    launch(tiles, 1, 256, 2 * 64 * 64 * sizeof(bf16), out, map, before, after);
+}
 
 #pragma GCC visibility push(default)
 extern "C" {
@@ -106,6 +135,8 @@ void planted_copy(float *out, int mended) {
     launch(count, 1, 256, 0, out + 256);
     launch(fetched, 1, 256, 0, out, out + 256, mended);
 }
+void planted_tile(float *out, int mended) { copy_tiles(out, mended ? 2 : 1, 2); }
+void planted_tile_left(float *out, int mended) { copy_tiles(out, mended ? 2 : 1, 1); }
 void planted_overflow(float *out, int mended) {
     launch(past_the_end, 1, 256, 1024, out, mended);
 }

@@ -18,6 +18,11 @@ struct Copy {
     int bytes, valid;
 };
 
+struct BulkCopy {
+    const void *barrier;
+    std::function<void()> land;
+};
+
 enum class State { FRESH, READY, IN_WARP_CALL, AT_BARRIER, WAITING, ENDED };
 
 struct Fiber {
@@ -53,6 +58,7 @@ struct Block {
     int threads, warp_count;
     int ended, stacks_used;
     int arrived, counted, outcome; // at the barrier, of the last one
+    std::vector<BulkCopy> bulk;    // on their way
     Fiber *running;           // null between blocks
     int running_place;        // of the running fiber's warp
     Context outside;          // where run_block waits
