@@ -60,6 +60,9 @@ export function countGpus(path: string): { count: number } | { missing: string }
 // for what is added to while cuBLASLt's ways are timed.
 const RESERVED = 2 ** 28
 
+const SUM_BYTES = 32
+const sumOf = (plans: Uint8Array) => new Bun.CryptoHasher("sha256").update(plans).digest()
+
 /** A graph: calls that were recorded, to be queued as one. */
 export type Recorded = bigint
 
@@ -93,8 +96,8 @@ export class Gpu {
     return gpu
   }
 
-  /** Makes products from here on as a file has kept it. False where the file is missing, or is of another
-   * GPU or cuBLASLt. */
+  /** Makes products from here on as a file has kept it, which ends with its SHA-256. False where the file
+   * is missing or damaged, or is of another GPU or cuBLASLt. */
   takePlans(file: string): boolean {
     let kept: Buffer
     try {
@@ -102,8 +105,12 @@ export class Gpu {
     } catch {
       return false
     }
-    const isTaken = kept.length > 0 && this.functions.product_plans_load!(kept, kept.length) >= 0
-    if (isTaken) this.plans.set(file, kept.length)
+    const plans = kept.subarray(0, -SUM_BYTES)
+    const isTaken =
+      plans.length > 0 &&
+      sumOf(plans).equals(kept.subarray(plans.length)) &&
+      Number(this.functions.product_plans_load!(plans, plans.length)) >= 0
+    if (isTaken) this.plans.set(file, plans.length)
     return isTaken
   }
 
@@ -121,7 +128,7 @@ export class Gpu {
       if (kept === bytes.length) continue
       this.plans.set(file, bytes.length)
       try {
-        writeWhole(file, [bytes])
+        writeWhole(file, [bytes, sumOf(bytes)])
       } catch {
         // A full disk: the next run will choose anew.
       }

@@ -203,7 +203,11 @@ export function keepPlans(
   const file = folder.file(PRODUCTS)
   const isThere = existsSync(file)
   if (isResumed && (gpu ? !gpu.takePlans(file) : isThere)) {
-    const why = !gpu ? "is of a GPU" : isThere ? "is of another GPU or cuBLASLt" : "is missing"
+    const why = !gpu
+      ? "is of a GPU"
+      : isThere
+        ? "is damaged, or of another GPU or cuBLASLt"
+        : "is missing"
     warn(`${file} ${why}: from here on, the last bits of sums may not be what they would have been`)
   }
   gpu?.keepPlansIn(file)

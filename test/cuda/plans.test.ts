@@ -2,11 +2,12 @@
 
 import { dlopen, type FFITypeOrString } from "bun:ffi"
 import { afterAll, describe, expect, test } from "bun:test"
-import { copyFileSync, mkdtempSync, rmSync } from "node:fs"
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { EMULATED_CUDA } from "../../src/build/emulated.ts"
 import { contract } from "../../src/native/library.ts"
+import { openGpu } from "./kernels.ts"
 import { DeviceLibrary, isOnGpu, openCuda } from "./library.ts"
 
 const opened = await openCuda()
@@ -91,5 +92,29 @@ describe.skipIf(isOnGpu || !("library" in opened))("the plans of products", () =
       expect(second.product_plans_load(kept.slice(0, size || 1), size)).toBe(-1)
     }
     expect(second.report().trimEnd().split("\n")).toHaveLength(1)
+  })
+
+  test("a file of plans in which one bit has changed, or that was cut, is not taken", async () => {
+    const { kernels } = await openGpu()
+    const [{ gpu }, file] = [kernels!, join(folder, "products.bin")]
+    const { address } = kernels!.allocate(4 * (N * OC + N * C + OC * C))
+    const [inp, weight] = [address + 4 * N * OC, address + 4 * (N * OC + N * C)]
+    gpu!.keepPlansIn(file)
+    kernels!.call("matmul_forward", address, 0, inp, weight, 0, 0, 0, N, C, OC)
+    gpu!.keepPlans()
+    const kept = readFileSync(file)
+    expect(gpu!.takePlans(file)).toBe(true)
+    for (let at = 0; at < kept.length; at++) {
+      const damaged = Buffer.from(kept)
+      damaged[at]! ^= 1 << (at % 8)
+      writeFileSync(file, damaged)
+      expect([at, gpu!.takePlans(file)]).toEqual([at, false])
+    }
+    for (let size = 0; size < kept.length; size += 7) {
+      writeFileSync(file, kept.subarray(0, size))
+      expect([size, gpu!.takePlans(file)]).toEqual([size, false])
+    }
+    writeFileSync(file, kept)
+    expect(gpu!.takePlans(file)).toBe(true)
   })
 })
