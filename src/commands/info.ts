@@ -8,6 +8,7 @@ import { cpuName, instructionSets, usableCores } from "../native/cpu.ts"
 import { findCuda } from "../native/cuda.ts"
 import { openDevice } from "../native/device.ts"
 import { type Kernels, libraries } from "../native/library.ts"
+import { findNccl } from "../native/nccl.ts"
 import { measurePeak } from "../native/peak.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { VERSION } from "../version.ts"
@@ -70,12 +71,14 @@ async function run(options: Options): Promise<number> {
 async function gpuRows({ gpu }: Kernels): Promise<[string, string][]> {
   const found = await findCuda()
   if (!gpu || "missing" in found) return [["GPU", "missing" in found ? found.missing : "not used"]]
+  const nccl = findNccl()
   const [all, free] = [gpu.memory.all, gpu.memory.free].map((bytes) => (bytes / 1e9).toFixed(1))
   return [
     ["GPU", gpu.name],
     ["GPU memory", `${all} GB, ${free} GB free`],
     ["driver", `for CUDA ${gpu.driver}`],
     ["cuBLASLt", found.cublaslt || "none: products are made by plain kernels"],
+    ["NCCL", "missing" in nccl ? nccl.missing : `${nccl.version}, ${nccl.path}`],
   ]
 }
 

@@ -1,9 +1,9 @@
 // The CUDA library as a machine without CUDA sees it. It is built where nvcc is, by `bun run build`.
 
-import { describe, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { afterAll, describe, expect, test } from "bun:test"
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { findCompiler } from "../../src/build/native.ts"
 import { NATIVE_BUILD_DIR } from "../../src/native/assets.ts"
 import { findCublasLt } from "../../src/native/cublaslt.ts"
@@ -77,6 +77,63 @@ test.skipIf(!compiler)("the driver of LLM_CUDA_PATH is the one that CUDA finds",
   const { stdout, stderr } = await run([process.execPath, "-e", script], { env })
   rmSync(folder, { recursive: true })
   expect({ stdout, stderr }).toEqual({ stdout: `${library}\n`, stderr: "" })
+})
+
+const NCCL = `
+  int ncclGetVersion(int *version) { *version = CODE; return STATUS; }
+  const char *ncclGetErrorString(int status) { return status == 3 ? "internal error" : "?"; }
+`
+
+describe.skipIf(!compiler)("NCCL", () => {
+  const folder = mkdtempSync(join(tmpdir(), "llm-nccl-"))
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  /** What a process finds that has a library, made with these macros, where it looks. */
+  async function find(macros: string[], where: string, variables: Record<string, string>) {
+    const [source, library] = [join(folder, "nccl.c"), join(folder, where, "libnccl.so.2")]
+    mkdirSync(dirname(library), { recursive: true })
+    writeFileSync(source, NCCL)
+    const flags = [
+      "-shared",
+      "-fPIC",
+      "-Wl,-soname,libnccl.so.2",
+      ...macros.map((one) => `-D${one}`),
+    ]
+    expect((await run([compiler!, ...flags, "-o", library, source])).stderr).toBe("")
+    const script = `
+      import { findNccl } from "${join(ROOT, "src", "native", "nccl.ts")}"
+      console.log(JSON.stringify(findNccl()))`
+    const env = { ...process.env, LLM_CUDA_PATH: "", ...variables }
+    const { stdout, stderr } = await run([process.execPath, "-e", script], { env })
+    expect(stderr).toBe("")
+    return { library, found: JSON.parse(stdout) }
+  }
+
+  test.each([
+    ["22703", "2.27.3"],
+    ["2804", "2.8.4"],
+  ])("of a folder of the user's tells its version, %s", async (code, version) => {
+    const given = { LLM_CUDA_PATH: join(folder, code) }
+    const { library, found } = await find([`CODE=${code}`, "STATUS=0"], code, given)
+    expect(found).toEqual({ path: library, version })
+  })
+
+  test("of a Python's wheel is found by the environment that is active", async () => {
+    const where = "venv/lib/python3.12/site-packages/nvidia/nccl/lib"
+    const given = { VIRTUAL_ENV: join(folder, "venv"), LD_LIBRARY_PATH: "" }
+    const { found } = await find(["CODE=22703", "STATUS=0"], where, given)
+    expect(found.version).toBeString() // of this one, or of one that the system has
+    if (found.path.startsWith(folder)) expect(found.path).toBe(join(folder, where, "libnccl.so.2"))
+  })
+
+  test("that does not start is named with its own words and the way out", async () => {
+    const given = { LLM_CUDA_PATH: join(folder, "broken") }
+    const { library, found } = await find(["CODE=0", "STATUS=3"], "broken", given)
+    expect(found.missing).toBe(
+      `missing: ${library}: internal error (only several GPUs need it: ` +
+        "pip install nvidia-nccl-cu13, or name its folder by LLM_CUDA_PATH)",
+    )
+  })
 })
 
 test("a cuBLASLt that is missing is named with how to get it", () => {
