@@ -23,9 +23,9 @@ DEVICE void load_tile(float (*tile)[SIDE + 1], const T *factor, int size, int in
 }
 
 template <ProductForm FORM, typename T, typename O>
-KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p) {
+KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p, int columns_before) {
     __shared__ float left[DEPTH][SIDE + 1], right[DEPTH][SIDE + 1];
-    const int first_row = blockIdx.x * SIDE, first_column = blockIdx.y * SIDE;
+    const int first_row = blockIdx.x * SIDE, first_column = columns_before + blockIdx.y * SIDE;
     const int y = threadIdx.x / ACROSS, x = threadIdx.x % ACROSS;
 
     float sum[EACH][EACH] = {};
@@ -61,12 +61,18 @@ KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p) {
     }
 }
 
+constexpr int MAX_GRID_Y = 65535; // blocks that CUDA takes
+
 template <typename T> static void tiled(const Product &p) {
-    const dim3 grid((u32)ceil_div(p.rows, SIDE), (u32)ceil_div(p.columns, SIDE));
-    void (*const kernel)(Product) = p.form == FORWARD          ? tiled_kernel<FORWARD, T, T>
-                                    : p.form == BACKWARD_INPUT ? tiled_kernel<BACKWARD_INPUT, T, T>
-                                                               : tiled_kernel<BACKWARD_WEIGHT, T, float>;
-    launch(kernel, grid, THREADS, 0, p);
+    void (*const kernel)(Product, int) =
+        p.form == FORWARD          ? tiled_kernel<FORWARD, T, T>
+        : p.form == BACKWARD_INPUT ? tiled_kernel<BACKWARD_INPUT, T, T>
+                                   : tiled_kernel<BACKWARD_WEIGHT, T, float>;
+    const i64 row_tiles = ceil_div(p.rows, SIDE), column_tiles = ceil_div(p.columns, SIDE);
+    for (i64 first = 0; first < column_tiles; first += MAX_GRID_Y) {
+        const i64 count = column_tiles - first < MAX_GRID_Y ? column_tiles - first : MAX_GRID_Y;
+        launch(kernel, dim3((u32)row_tiles, (u32)count), THREADS, 0, p, (int)(first * SIDE));
+    }
 }
 
 void tiled_product(const Product &p) {
