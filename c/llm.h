@@ -16,6 +16,8 @@
 typedef long long i64;
 typedef unsigned int u32;
 typedef unsigned short bf16; /* the upper half of an f32: 8 bits of exponent, 7 of fraction */
+typedef unsigned char e4m3;  /* 4 bits of exponent (bias 7), 3 of fraction, up to 448; no infinity */
+typedef unsigned char e5m2;  /* 5 bits of exponent (bias 15), 2 of fraction, up to 57344 */
 
 /* `real` is what weights and activations are stored in. A function REAL(name) exists twice: as `name`
  * for f32 and as `name_bf16` for bf16. Both compute and add up in f32, or wider; bf16 is widened when
@@ -197,6 +199,61 @@ void bf16_round(bf16 *out, const float *inp, i64 n);
 
 /* out = inp, exactly. out (n) f32 overwritten; inp (n) bf16. */
 void bf16_widen(float *out, const bf16 *inp, i64 n);
+
+/* ---- products of 8-bit floats (Micikevicius et al. 2022) ----
+ *
+ * A tensor is stored as q = round(x·scale), with one scale that brings its largest number near the
+ * largest of its type, and products of such tensors are multiplied by 1/scale of both. Scales are
+ * powers of two. They follow the largest numbers of the steps before, which are known when a tensor is
+ * first touched. Activations and weights are e4m3, gradients e5m2.
+ *
+ * What is known of a tensor is a slot of LLM_FP8_SLOT floats: its scale; 1/scale; the largest |x| of
+ * this step so far; that of each of LLM_FP8_WINDOW steps before, the newest first; the rest is unused.
+ *
+ * Tensor cores that multiply 8-bit floats want both factors with the sums' dimension last in memory.
+ * So a tensor is stored twice, the second time transposed, for the product that sums over its rows. */
+
+#define LLM_FP8_SLOT 32
+#define LLM_FP8_WINDOW 16
+
+/* A step begins: with most = the largest number of a slot's this step and window, scale becomes
+ * 2^floor(log2(largest/most)), within 2^±126, and 1/scale with it; where most is 0 both stay, and where
+ * it is NaN both are. The numbers move on by one, and that of this step is 0. slots (count,LLM_FP8_SLOT). */
+void fp8_scales(float *slots, int count, float largest);
+
+/* out and transposed = x·scale, rounded to nearest even, or to the largest number of that sign where it
+ * is beyond; a NaN stays one. x = inp, or gelu(inp) with `gelu` 1. slot[2] becomes the larger of itself
+ * and all |x|, and NaN where an x is one. With `calibrate` 1, for a tensor that no step has met, slot's
+ * scales are first made of slot[2] as fp8_scales makes them, of 448.
+ * out (N,C), transposed (C,N) overwritten, one of them may be NULL; slot updated; inp (N,C) bf16. */
+void e4m3_quantize(e4m3 *out, e4m3 *transposed, float *slot, const bf16 *inp, int N, int C, int gelu,
+                   int calibrate);
+
+/* The same of a gradient, of 57344, with x = inp, or inp·gelu'(pre) where pre is given; and
+ * sums = sum over rows of x, as it is before it is stored: the gradient of a bias.
+ * sums (C) or NULL by accumulate; pre (N,C) or NULL; scratch: LLM_FP8_SCRATCH(N, C) floats. */
+void e5m2_quantize(e5m2 *out, e5m2 *transposed, float *slot, float *sums, const bf16 *inp,
+                   const bf16 *pre, float *scratch, int N, int C, int accumulate, int calibrate);
+
+/* Room for the sums of every 128 rows. */
+#define LLM_FP8_SCRATCH(N, C) (((i64)(N) + 127) / 128 * (i64)(C))
+
+/* The products of the linear layer, of tensors and slots as the functions above have left them.
+ * out = inp·weightᵀ + bias + residual. out (N,OC) bf16 overwritten; inp (N,C); weight (OC,C); bias (OC)
+ * bf16; residual (N,OC) bf16 or NULL. */
+void fp8_matmul_forward(bf16 *out, const e4m3 *inp, const e4m3 *weight, const float *inp_slot,
+                        const float *weight_slot, const bf16 *bias, const bf16 *residual, int N, int C,
+                        int OC);
+
+/* dinp = dout·weight. dinp (N,C) bf16 by accumulate; dout (N,OC); weight (C,OC): it is transposed. */
+void fp8_matmul_backward_input(bf16 *dinp, const e5m2 *dout, const e4m3 *weight,
+                               const float *dout_slot, const float *weight_slot, int N, int C, int OC,
+                               int accumulate);
+
+/* dweight = doutᵀ·inp. dweight (OC,C) by accumulate; dout (OC,N) and inp (C,N): both are transposed. */
+void fp8_matmul_backward_weight(float *dweight, const e5m2 *dout, const e4m3 *inp,
+                                const float *dout_slot, const float *inp_slot, int N, int C, int OC,
+                                int accumulate);
 
 /* ---- initialisation ---- */
 

@@ -16,7 +16,7 @@ export interface Tested {
 }
 
 export const reference = isSanitized
-  ? await Kernels.openFile("reference", SANITIZED_REFERENCE.path, true)
+  ? await Kernels.openFile("reference", SANITIZED_REFERENCE.path, true, true)
   : await Kernels.open("reference")
 
 /** All but the reference. */

@@ -165,6 +165,42 @@ export const KERNELS: Record<string, Kernel> = {
       ...(master ? { param: n! } : {}), // overwritten
     }),
   },
+  fp8_scales: { class: "rest", elements: ({ count }) => ({ slots: 32 * count! }) },
+  e4m3_quantize: {
+    class: "rest",
+    elements: ({ N, C }) => ({ ...pick("out", "transposed", "inp")(N! * C!), slot: 32 }),
+  },
+  e5m2_quantize: {
+    class: "rest",
+    elements: ({ N, C }) => ({
+      ...pick("out", "transposed", "inp", "pre")(N! * C!),
+      ...{ slot: 32, sums: C!, scratch: Math.ceil(N! / 128) * C! }, // LLM_FP8_SCRATCH
+    }),
+  },
+  fp8_matmul_forward: {
+    class: "products",
+    elements: ({ N, C, OC }) => ({
+      ...pick("out", "residual")(N! * OC!),
+      ...{ inp: N! * C!, weight: OC! * C!, bias: OC!, inp_slot: 32, weight_slot: 32 },
+    }),
+    flops: product,
+  },
+  fp8_matmul_backward_input: {
+    class: "products",
+    elements: ({ N, C, OC }) => ({
+      ...{ dinp: N! * C!, dout: N! * OC!, weight: C! * OC!, dout_slot: 32, weight_slot: 32 },
+    }),
+    flops: product,
+    touched: ({ N, C, accumulate }) => ({ dinp: (accumulate ? twice : Number)(N! * C!) }),
+  },
+  fp8_matmul_backward_weight: {
+    class: "products",
+    elements: ({ N, C, OC }) => ({
+      ...{ dweight: OC! * C!, dout: OC! * N!, inp: C! * N!, dout_slot: 32, inp_slot: 32 },
+    }),
+    flops: product,
+    touched: ({ C, OC, accumulate }) => ({ dweight: (accumulate ? twice : Number)(OC! * C!) }),
+  },
   bf16_round: { class: "set-up", elements: ({ n }) => pick("out", "inp")(n!) },
   bf16_widen: { class: "rest", elements: ({ n }) => pick("out", "inp")(n!) },
   rng_seed: { class: "set-up", elements: () => ({ state: 625 }) },
@@ -214,7 +250,7 @@ export function workOfCalls(calls: Call[], contract: Contract, precision: Precis
   return { flops: total(({ flops }) => flops), bytes: total(({ bytes }) => bytes) }
 }
 
-export const BYTES = { f32: 4, bf16: 2, f64: 8, i32: 4, u32: 4 } as const
+export const BYTES = { f32: 4, bf16: 2, e4m3: 1, e5m2: 1, f64: 8, i32: 4, u32: 4 } as const
 
 /** A call's arguments in the contract's order. */
 export function inOrder({ name, parameters }: Signature, args: Arguments): number[] {

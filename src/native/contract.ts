@@ -5,7 +5,7 @@
 import { assert } from "../errors.ts"
 
 export type CType = "f32" | "f64" | "i32" | "u32" | "i64" | "pointer"
-export type Element = "f32" | "bf16" | "f64" | "i32" | "u32"
+export type Element = "f32" | "bf16" | "e4m3" | "e5m2" | "f64" | "i32" | "u32"
 export interface Parameter {
   name: string
   type: CType
@@ -69,6 +69,13 @@ export function isBf16({ name }: Signature): boolean {
   return /(^|_)bf16(_|$)/.test(name)
 }
 
+/** Whether a kernel has to do with numbers of eight bits. */
+export function isFp8({ name }: Signature): boolean {
+  return /^(fp8|e4m3|e5m2)_/.test(name)
+}
+
+const SMALL = ["bf16", "e4m3", "e5m2"] as const // types that are only pointed at
+
 function parseParameter(text: string, real: Element): Parameter {
   const match = /^(const )?(\w+) (\*?)(\w+)$/.exec(text)
   assert(match, `llm.h: cannot read the parameter "${text}"`)
@@ -80,7 +87,8 @@ function parseParameter(text: string, real: Element): Parameter {
     string,
   ]
   if (star === "") return { name, type: cType(base), readOnly: true }
-  const element = base === "real" ? real : base === "bf16" ? base : cType(base)
+  const small = SMALL.find((type) => type === base)
+  const element = base === "real" ? real : (small ?? cType(base))
   assert(element !== "i64" && element !== "pointer", `llm.h: no pointers to ${element}`)
   return { name, type: "pointer", element, readOnly: constant !== undefined }
 }

@@ -36,6 +36,7 @@ function bind(path: string) {
     device_replay: f("i32", "i64"),
     device_forget: f("void", "i64"),
     device_tf32: f("void", "i32"),
+    device_fp8: f("i32"),
     product_plans_save: f("i32", "ptr", "i32"),
     product_plans_load: f("i32", "ptr", "i32"),
   }).symbols as unknown as Functions
@@ -138,6 +139,11 @@ export class Gpu {
   /** Whether products of f32 may round what they multiply to TF32. */
   set tf32(isOn: boolean) {
     this.functions.device_tf32!(isOn ? 1 : 0)
+  }
+
+  /** Whether its tensor cores multiply numbers of eight bits. */
+  get hasFp8(): boolean {
+    return Number(this.functions.device_fp8!()) === 1
   }
 
   /** Bytes of memory; of what is free, arrays may take what is usable. */

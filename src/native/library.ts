@@ -7,6 +7,7 @@ import { compile, referenceSources } from "./compile.ts"
 import {
   type Contract,
   isBf16,
+  isFp8,
   type Platform,
   type Precision,
   parseContract,
@@ -45,6 +46,8 @@ export class Kernels {
     readonly name: string,
     /** In which its kernels can compute. */
     readonly precisions: Precision[],
+    /** Whether it multiplies numbers of eight bits. */
+    readonly hasFp8: boolean,
     /** The prebuilt library's file; the reference has none. */
     readonly path: string | undefined,
     private readonly functions: NativeFunctions,
@@ -67,7 +70,7 @@ export class Kernels {
     const signatures = await contract()
     if (name === "reference") {
       const functions = await compile(await referenceSources(), signatures.values())
-      return new Kernels(name, ["fp32", "bf16"], undefined, functions, signatures)
+      return new Kernels(name, ["fp32", "bf16"], true, undefined, functions, signatures)
     }
     const unusable = (await libraries()).find((library) => library.name === name)?.reason
     if (unusable) throw new UserError(`kernel library ${name}: ${unusable}`)
@@ -77,17 +80,24 @@ export class Kernels {
     return Kernels.openFile(name, path!, BF16_LIBRARIES.includes(name))
   }
 
-  /** A library that was built ahead of time, with the kernels in bf16 or without. */
-  static async openFile(name: string, path: string, withBf16: boolean): Promise<Kernels> {
+  /** A library that was built ahead of time, with the kernels in bf16 and in eight bits or without. */
+  static async openFile(
+    name: string,
+    path: string,
+    withBf16: boolean,
+    withFp8 = false,
+  ): Promise<Kernels> {
     const signatures = await contract()
     // By default libgomp's threads spin for milliseconds at a barrier: on a machine that others use
     // too they then burn the very time slices that the thread they wait for needs (a step took 18
     // times as long), and keep a core from it that it could move to. This many rounds, some 20 µs,
     // still bridge the gaps between kernels.
     setDefaultVariable("GOMP_SPINCOUNT", "1000")
-    const there = [...signatures.values()].filter((signature) => withBf16 || !isBf16(signature))
+    const there = [...signatures.values()].filter(
+      (signature) => (withBf16 || !isBf16(signature)) && (withFp8 || !isFp8(signature)),
+    )
     const precisions: Precision[] = withBf16 ? ["fp32", "bf16"] : ["fp32"]
-    return new Kernels(name, precisions, path, bind(path, there), signatures)
+    return new Kernels(name, precisions, withFp8, path, bind(path, there), signatures)
   }
 
   /** A library for a GPU, which is taken for this process; `host` does what is left to the host. */
@@ -96,7 +106,7 @@ export class Kernels {
     const there = [...signatures.values()].filter(({ name }) => !ON_HOST.includes(name))
     const gpu = Gpu.open(path, cublaslt, await cacheDir())
     const functions = bind(path, there)
-    return new Kernels("cuda", ["fp32", "bf16"], path, functions, signatures, gpu, host)
+    return new Kernels("cuda", ["fp32", "bf16"], gpu.hasFp8, path, functions, signatures, gpu, host)
   }
 
   /** Zeroed memory that the kernels can work on. `savers` are options that need less, for the error. */

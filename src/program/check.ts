@@ -3,6 +3,7 @@
 import { areFiniteBf16 } from "../formats/finite.ts"
 import { type Contract, kernelOf } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
+import { ACCUMULATE } from "./graph.ts"
 import type { Program, ProgramSource } from "./link.ts"
 import { describe } from "./plan.ts"
 import { type Arg, elements, isTensor, type Tensor } from "./tensor.ts"
@@ -52,12 +53,13 @@ export function findBad(
   return undefined
 }
 
-/** An argument as it crosses. The one number that these phases learn at run time is whether gradients
- * are added to those of the micro-steps before. */
+/** An argument as it crosses. What these phases learn at run time is whether gradients are added to
+ * those of the micro-steps before; scales are as the step has left them. */
 function value(program: Program, arg: Arg, micro: number): number {
   if (arg === null) return 0
   if (isTensor(arg)) return program.address(arg)
-  return typeof arg === "object" ? Math.min(micro, 1) : arg
+  if (typeof arg === "number") return arg
+  return arg.runtime === ACCUMULATE.runtime ? Math.min(micro, 1) : 0
 }
 
 /** The first of these tensors in which a number is not finite. */
@@ -80,10 +82,17 @@ function isBad(program: Program, { squares }: Searched, kernels: Kernels, tensor
   if (tensor.dtype === "f64") return !program.read(tensor as Typed<"f64">).every(Number.isFinite)
   if (tensor.dtype === "i32") return false
   for (let start = 0; start < count; start += PIECE) {
-    const piece = program.read(tensor as Typed<"bf16">, start, Math.min(PIECE, count - start))
-    if (!areFiniteBf16(piece)) return true
+    const length = Math.min(PIECE, count - start)
+    const isGood =
+      tensor.dtype === "bf16"
+        ? areFiniteBf16(program.read(tensor as Typed<"bf16">, start, length))
+        : !program.read(tensor as Typed<"e4m3">, start, length).some(isNaN8)
+    if (!isGood) return true
   }
   return false
 }
+
+/** Of either type in eight bits: what is beyond the largest number is stored as that. */
+const isNaN8 = (code: number) => (code & 0x7f) === 0x7f
 
 type Typed<D> = Tensor & { dtype: D }

@@ -13,7 +13,7 @@ import {
 import { describe, type MemoryPlan, offsetOf } from "./plan.ts"
 import { type Arg, type Call, elements, isTensor, type Phase, type Tensor } from "./tensor.ts"
 
-const DTYPE_POINTER = { f32: "F", bf16: "H", f64: "D", i32: "I" } as const
+const DTYPE_POINTER = { f32: "F", bf16: "H", e4m3: "Q", e5m2: "Q", f64: "D", i32: "I" } as const
 
 export interface Emitted {
   source: string
@@ -45,6 +45,7 @@ export function emit(
     `#define ARENA_BYTES ${plan.peak}LL\n`,
     "#define F(offset) ((float *)(arena + (offset)))",
     "#define H(offset) ((bf16 *)(arena + (offset)))",
+    "#define Q(offset) ((unsigned char *)(arena + (offset)))",
     "#define D(offset) ((double *)(arena + (offset)))",
     "#define I(offset) ((int *)(arena + (offset)))\n",
     emitTable(plan),

@@ -25,8 +25,12 @@ export interface ProgramSource {
   always: Tensor[]
 }
 
-const VIEWS = { f32: Float32Array, bf16: Uint16Array, f64: Float64Array, i32: Int32Array } as const
-export type Views = { f32: Float32Array; bf16: Uint16Array; f64: Float64Array; i32: Int32Array }
+const VIEWS = {
+  ...{ f32: Float32Array, bf16: Uint16Array, f64: Float64Array, i32: Int32Array },
+  ...{ e4m3: Uint8Array, e5m2: Uint8Array },
+} as const
+type Small = { bf16: Uint16Array; e4m3: Uint8Array; e5m2: Uint8Array }
+export type Views = Small & { f32: Float32Array; f64: Float64Array; i32: Int32Array }
 /** A tensor whose type of numbers is known gives arrays of that type. */
 type Typed<D extends keyof Views> = Tensor & { dtype: D }
 

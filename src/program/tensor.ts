@@ -1,7 +1,7 @@
 // What a program is made of: tensors, and calls of kernels on them.
 
-export type DType = "f32" | "bf16" | "f64" | "i32"
-export const BYTES: Record<DType, number> = { f32: 4, bf16: 2, f64: 8, i32: 4 }
+export type DType = "f32" | "bf16" | "e4m3" | "e5m2" | "f64" | "i32"
+export const BYTES: Record<DType, number> = { f32: 4, bf16: 2, e4m3: 1, e5m2: 1, f64: 8, i32: 4 }
 
 /** How long a tensor lives. "parameter", "master" (parameters in f32 where those are bf16), "gradient",
  * "moment" and "pinned" (what the trainer reads and writes between phases) always; "cache" through

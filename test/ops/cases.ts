@@ -8,6 +8,7 @@ import { bf16Cases } from "./cases/bf16.ts"
 import { classifierCases } from "./cases/classifier.ts"
 import { elementwiseCases } from "./cases/elementwise.ts"
 import { embeddingCases } from "./cases/embedding.ts"
+import { fp8Cases } from "./cases/fp8.ts"
 import { layernormCases } from "./cases/layernorm.ts"
 import { matmulCases } from "./cases/matmul.ts"
 import { reductionCases } from "./cases/reductions.ts"
@@ -24,6 +25,7 @@ const own = [
   ...adamwCases,
   ...[Number.NaN, 0].map((step) => still(65, step)),
   ...bf16Cases,
+  ...fp8Cases,
 ]
 const signatures = await contract()
 

@@ -3,12 +3,14 @@
 // with memory of its own works on is a copy of all that, guards and all, copied back afterwards.
 
 import { fromBf16, roundToBf16 } from "../../src/data/bf16.ts"
+import type { Element } from "../../src/native/contract.ts"
 import { contract } from "../../src/native/library.ts"
 import { allocate } from "../../src/native/memory.ts"
 import { poison, unpoison } from "../poison.ts"
 import type { Arguments } from "./case.ts"
+import { type Format, FP8, fromFp8, isFp8, toFp8 } from "./fp8.ts"
 
-export type Numbers = Float32Array | Float64Array | Int32Array | Uint16Array
+export type Numbers = Float32Array | Float64Array | Int32Array | Uint16Array | Uint8Array
 export interface Outcome {
   outputs: Record<string, Float32Array | Float64Array>
   /** What the call changed and should not have: one line each. */
@@ -35,17 +37,19 @@ const GUARD = 256 // bytes, at least, before and after each array
 // As f32 a NaN: what a kernel reads past an end shows in its result, not only what it writes.
 const CANARY = 0x7fe5a5e5
 const BF16_NAN = 0x7fe5
+const FP8_NAN = 0x7f
 const SANDBOX_BYTES = 64 * 2 ** 20
 
 const memory = allocate(SANDBOX_BYTES)
 poison(memory.address, SANDBOX_BYTES) // but for what a call is given
 const words = memory.view(Uint32Array, 0, SANDBOX_BYTES / 4)
-const halves = new Uint16Array(words.buffer, words.byteOffset, SANDBOX_BYTES / 2)
+const bytes = new Uint8Array(words.buffer, words.byteOffset, SANDBOX_BYTES)
 
 interface Placed {
   name: string
   offset: number // bytes
   view: Numbers
+  format?: Format | undefined // where those are of eight bits
   kind: "input" | "output" | "scratch"
   before?: Numbers
 }
@@ -72,7 +76,7 @@ export function runKernel(library: Library, kernel: string, args: Arguments): Ou
   for (const { name, element } of signature.parameters) {
     const arg = args[name]
     if (arg === undefined) throw new Error(`${kernel}: the case gives no ${name}`)
-    const created = typeof arg === "number" ? undefined : place(name, arg, end, element === "bf16")
+    const created = typeof arg === "number" ? undefined : place(name, arg, end, element)
     if (!created) continue
     placed.set(name, created)
     end = Math.ceil((created.offset + created.view.byteLength + GUARD) / ALIGN) * ALIGN
@@ -120,14 +124,16 @@ function place(
   name: string,
   arg: Exclude<Arguments[string], number>,
   end: number,
-  isBf16: boolean,
+  element: Element | undefined,
 ) {
   const offset = Math.ceil(end / ALIGN) * ALIGN
   const { buffer, byteOffset } = words
   const at = byteOffset + offset
-  const Floats = isBf16 ? Uint16Array : Float32Array
+  const format = isFp8(element) ? FP8[element] : undefined
+  const Floats = format ? Uint8Array : element === "bf16" ? Uint16Array : Float32Array
   if (arg instanceof Float32Array) {
-    return { name, offset, kind: "input", view: new Floats(buffer, at, arg.length) } as Placed
+    const view = new Floats(buffer, at, arg.length)
+    return { name, offset, kind: "input", view, format } as Placed
   }
   if (arg instanceof Int32Array || arg instanceof Float64Array) {
     const Kind = arg.constructor as Float64ArrayConstructor
@@ -136,28 +142,33 @@ function place(
   if (arg.kind === "alias") return undefined
   const isDouble = arg.kind === "output" && arg.type === "f64"
   const view = new (isDouble ? Float64Array : Floats)(buffer, at, arg.length)
-  return { name, offset, kind: arg.kind, view } as Placed
+  return { name, offset, kind: arg.kind, view, format } as Placed
 }
 
 function fill(array: Placed, arg: Arguments[string]) {
   if (ArrayBuffer.isView(arg)) {
-    set(array.view, arg)
+    set(array, arg)
     array.before = array.view.slice()
   } else if (typeof arg === "object" && arg.kind === "output" && arg.initial) {
-    set(array.view, arg.initial)
+    set(array, arg.initial)
   } else {
-    array.view.fill(array.view instanceof Uint16Array ? BF16_NAN : Number.NaN)
+    const { view, format } = array
+    view.fill(format ? FP8_NAN : view instanceof Uint16Array ? BF16_NAN : Number.NaN)
   }
 }
 
-/** Numbers into memory, rounded to nearest where that holds bf16. */
-function set(view: Numbers, numbers: ArrayLike<number>) {
-  for (let i = 0; i < numbers.length; i++) {
-    view[i] = view instanceof Uint16Array ? roundToBf16(numbers[i]!) : numbers[i]!
-  }
+/** Numbers into memory, rounded to nearest where that holds fewer bits. */
+function set({ view, format }: Placed, numbers: ArrayLike<number>) {
+  const stored = format
+    ? (x: number) => toFp8(x, format)
+    : view instanceof Uint16Array
+      ? roundToBf16
+      : (x: number) => x
+  for (let i = 0; i < numbers.length; i++) view[i] = stored(numbers[i]!)
 }
 
-function get(view: Numbers): Float32Array | Float64Array {
+function get({ view, format }: Placed): Float32Array | Float64Array {
+  if (format) return Float32Array.from(view, (code) => fromFp8(code, format))
   if (view instanceof Uint16Array) return Float32Array.from(view, fromBf16)
   return view.slice() as Float32Array | Float64Array
 }
@@ -170,10 +181,11 @@ function inspect(placed: Placed[], end: number): Outcome {
   const outputs: Outcome["outputs"] = {}
   const damage: string[] = []
   let gap = 0
-  for (const { name, offset, view, kind, before } of placed) {
+  for (const array of placed) {
+    const { name, offset, view, kind, before } = array
     checkGuard(gap, offset, `before ${name}`, damage)
     gap = offset + view.byteLength
-    if (kind === "output") outputs[name] = get(view)
+    if (kind === "output") outputs[name] = get(array)
     if (before && !equalBits(before, view)) damage.push(`input ${name} was changed`)
   }
   checkGuard(gap, end, `after ${placed.at(-1)!.name}`, damage)
@@ -181,10 +193,10 @@ function inspect(placed: Placed[], end: number): Outcome {
 }
 
 function checkGuard(from: number, to: number, where: string, damage: string[]) {
-  // An array of bf16 may end in the middle of a word.
-  for (let half = from / 2; half < to / 2; half++) {
-    if (halves[half] === (half % 2 === 0 ? CANARY & 0xffff : CANARY >>> 16)) continue
-    damage.push(`wrote ${where}, ${half * 2 - from} bytes past the last end`)
+  // An array of fewer bits than f32 may end in the middle of a word.
+  for (let at = from; at < to; at++) {
+    if (bytes[at] === ((CANARY >>> (8 * (at % 4))) & 0xff)) continue
+    damage.push(`wrote ${where}, ${at - from} bytes past the last end`)
     return
   }
 }
