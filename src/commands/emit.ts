@@ -6,9 +6,9 @@ import { emitProgram } from "../program/link.ts"
 import { chooseModel } from "../train/settings.ts"
 import { planned } from "./plan.ts"
 import {
+  ARITHMETIC_OPTION,
   CONFIG_OPTION,
   MODEL_OPTIONS,
-  PRECISION_OPTION,
   REWRITE_OPTIONS,
   SHAPE_OPTIONS,
 } from "./specs.ts"
@@ -20,7 +20,7 @@ const spec: CommandSpec = {
   options: [
     ...MODEL_OPTIONS,
     ...SHAPE_OPTIONS,
-    PRECISION_OPTION,
+    ARITHMETIC_OPTION,
     ...REWRITE_OPTIONS,
     CONFIG_OPTION,
   ],

@@ -6,7 +6,7 @@ import { thousands } from "../data/files.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { trainingProgram } from "../model/program.ts"
-import type { Contract, Platform, Precision } from "../native/contract.ts"
+import { type Arithmetic, type Contract, type Platform, storedIn } from "../native/contract.ts"
 import { type Device, findDevice, platformOf, USUAL } from "../native/device.ts"
 import { contract } from "../native/library.ts"
 import type { CommandSpec, Options } from "../options.ts"
@@ -15,10 +15,10 @@ import { type MemoryPlan, planMemory } from "../program/plan.ts"
 import { RECOMPUTE, type Recompute } from "../program/recompute.ts"
 import { chooseModel, chooseRewrites, chooseShape } from "../train/settings.ts"
 import {
+  ARITHMETIC_OPTION,
   CONFIG_OPTION,
   DEVICE_OPTION,
   MODEL_OPTIONS,
-  PRECISION_OPTION,
   REWRITE_OPTIONS,
   SHAPE_OPTIONS,
 } from "./specs.ts"
@@ -29,7 +29,7 @@ const spec: CommandSpec = {
   options: [
     ...MODEL_OPTIONS,
     ...SHAPE_OPTIONS,
-    PRECISION_OPTION,
+    ARITHMETIC_OPTION,
     ...REWRITE_OPTIONS,
     DEVICE_OPTION,
     CONFIG_OPTION,
@@ -47,8 +47,9 @@ export function planned(
   const usual = USUAL[platform]
   const shape = chooseShape(options, config, usual.context)
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
-  const precision = (options.text("precision") ?? usual.precision) as Precision
-  return trainingProgram(config, { ...shape, precision, platform, adamw, ...rewrites })
+  const arithmetic = (options.text("precision") ?? usual.precision) as Arithmetic
+  const kind = { precision: storedIn(arithmetic), fp8: arithmetic === "fp8" }
+  return trainingProgram(config, { ...shape, ...kind, platform, adamw, ...rewrites })
 }
 
 /** Where the run would compute; a GPU that is asked for by name need not be there. */

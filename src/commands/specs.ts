@@ -122,6 +122,13 @@ export const PRECISION_OPTION: OptionSpec = {
   help: "of weights and activations: fp32, bf16 (fp32, on a GPU bf16)",
 }
 
+/** Of training, and of what shows its program. */
+export const ARITHMETIC_OPTION: OptionSpec = {
+  ...PRECISION_OPTION,
+  choices: ["fp32", "bf16", "fp8"],
+  help: "of weights and activations: fp32, bf16, or fp8: bf16 with products in eight bits (fp32, on a GPU bf16)",
+}
+
 export const DEVICE_OPTION: OptionSpec = {
   name: "device",
   group: "Machine",

@@ -4,11 +4,11 @@ import { HELLASWAG_FILES } from "../eval/hellaswag.ts"
 import type { CommandSpec } from "../options.ts"
 import { SCHEDULES } from "../train/schedule.ts"
 import {
+  ARITHMETIC_OPTION,
   CONFIG_OPTION,
   DEVICE_OPTIONS,
   int,
   MODEL_OPTIONS,
-  PRECISION_OPTION,
   REWRITE_OPTIONS,
   SHAPE_OPTIONS,
 } from "./specs.ts"
@@ -241,7 +241,7 @@ export const TRAIN: CommandSpec = {
       help: "of weights, order and samples",
     },
     CONFIG_OPTION,
-    PRECISION_OPTION,
+    ARITHMETIC_OPTION,
     {
       name: "master-weights",
       short: "w",

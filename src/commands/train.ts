@@ -10,7 +10,7 @@ import type { Config } from "../model/config.ts"
 import { initialize } from "../model/initialize.ts"
 import { type AdamW, type Bf16Update, describeConfig, trainingProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
-import type { Precision } from "../native/contract.ts"
+import { type Arithmetic, storedIn } from "../native/contract.ts"
 import { type Device, findDevice, openDevice, platformOf, USUAL } from "../native/device.ts"
 import { contract, type Kernels } from "../native/library.ts"
 import { DeviceMonitor } from "../native/nvml.ts"
@@ -70,17 +70,19 @@ async function run(given: Options): Promise<number> {
     )
   }
 
-  const precision = (options.text("precision") ?? usual.precision) as Precision
-  const bf16 = bf16Update(options, precision)
+  const arithmetic = (options.text("precision") ?? usual.precision) as Arithmetic
+  const precision = storedIn(arithmetic)
+  const bf16 = bf16Update(options, arithmetic)
   if (options.text("tf32") === "1" && platform === "cpu") {
     throw new UserError("--tf32 1: only a GPU has TF32 (leave it out)")
   }
-  const kernels = await openDevice(found, options.number("threads"), precision)
+  const kernels = await openDevice(found, options.number("threads"), arithmetic)
   const isTf32 = precision === "fp32" && options.text("tf32") !== "0"
   if (kernels.gpu) kernels.gpu.tf32 = isTf32
   const monitor = openMonitor(options, kernels)
   const threads = kernels.host.call("llm_threads", 0)
-  const numbers = { precision, bf16, adamw: adamw(options) }
+  const fp8 = arithmetic === "fp8"
+  const numbers = { precision, fp8, bf16, adamw: adamw(options) }
   const rewrites = chooseRewrites(options)
   const { tensors, classifierRows } = fitting(options, kernels, (classifierRows) => {
     const all = { ...numbers, ...rewrites, classifierRows, platform }
@@ -91,7 +93,7 @@ async function run(given: Options): Promise<number> {
   const { resume: _, ...said } = options.resolved() // true of this command, not of the run
   const resolved = {
     ...Object.fromEntries(Object.entries(said).map(([name, value]) => [name, whole(name, value)])),
-    ...{ context: T, "total-batch": totalBatch, steps, threads, precision },
+    ...{ context: T, "total-batch": totalBatch, steps, threads, precision: arithmetic },
     "classifier-rows": classifierRows ?? 0, // what memory has room for may change; the sums may not
   }
   using stop = new Stop(out !== undefined)
@@ -113,7 +115,7 @@ async function run(given: Options): Promise<number> {
   for (const change of changes) display.say(`changed     ${change}`)
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
   const rounded = kernels.gpu && isTf32 ? ", products in TF32" : ""
-  display.say(`kernels     ${kernels.name}, ${kernels.gpu?.name ?? team}, ${precision}${rounded}`)
+  display.say(`kernels     ${kernels.name}, ${kernels.gpu?.name ?? team}, ${arithmetic}${rounded}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
   const again = rewrites.recompute === "0" ? "" : `, recompute ${rewrites.recompute}`
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}${again}`)
@@ -227,9 +229,14 @@ function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions 
 
 /** How weights in bf16 are updated. Without masters they round at random: most steps are smaller than
  * what their last bit is worth, and would be lost. */
-function bf16Update(options: Options, precision: Precision): Bf16Update | undefined {
-  if (precision === "bf16") {
+function bf16Update(options: Options, arithmetic: Arithmetic): Bf16Update | undefined {
+  if (arithmetic !== "fp32") {
     const masters = options.number("master-weights") === 1
+    if (arithmetic === "fp8" && !masters) {
+      throw new UserError(
+        "--master-weights 0 contradicts --precision fp8, which keeps weights in f32 (leave it out, or --precision bf16)",
+      )
+    }
     const stochastic = !masters || options.flag("stochastic-rounding")
     return { masters, stochastic, seed: options.number("seed") }
   }

@@ -4,7 +4,8 @@
 //
 //   34–35 epoch (u64)      36–37 sequence of the shard      38–39 tokens of the training data
 //   40–41 T      42, 43 losses and norms in the windows that follow, f64 each
-//   44–45 hash of the training data
+//   44–45 hash of the training data      46 numbers of what products in eight bits know of their
+//                                           tensors' numbers (slots of llm.h), f64 each
 //
 // In place of llm.c's generators stand the numbers that ours are made from: the seed, and for the order
 // of the data the epoch too. llm.c can go on from such a state where the data stand in sequence, but not
@@ -43,6 +44,8 @@ export type RunState = {
   /** The losses and gradient norms of the last steps, at most WINDOW, the newest last. */
   losses: number[]
   norms: number[]
+  /** What products in eight bits know of their tensors' numbers, as llm.h's slots; none without them. */
+  slots: number[]
 }
 
 /** The sections of f32 numbers, each all of the model's parameters in the model file's order. */
@@ -57,7 +60,7 @@ const words = (value: number) => [value >>> 0, Math.floor(value / U64)]
 
 /** What stands in the file before its f32 sections and after them. llm.c counts batches of B. */
 export function stateParts(
-  { step, seed, position, dataTokens, dataSum, T, orders, losses, norms }: RunState,
+  { step, seed, position, dataTokens, dataSum, T, orders, losses, norms, slots }: RunState,
   hasMasters: boolean,
   B: number,
 ): { head: Uint8Array; tail: Uint8Array } {
@@ -71,6 +74,7 @@ export function stateParts(
   header.set([shard, sample, epoch, sequence, dataTokens, T].flatMap(words), 30)
   header.set([losses.length, norms.length], 42)
   header.set(new Int32Array(BigUint64Array.of(dataSum).buffer), 44)
+  header[46] = slots.length
 
   const parts: Uint8Array[] = []
   if (orders) {
@@ -80,7 +84,7 @@ export function stateParts(
     }
     parts.push(count(seed), count(epoch))
   }
-  parts.push(new Uint8Array(Float64Array.from([...losses, ...norms]).buffer))
+  parts.push(new Uint8Array(Float64Array.from([...losses, ...norms, ...slots]).buffer))
   return { head: bytesOf(header), tail: new Uint8Array(Buffer.concat(parts)) }
 }
 
@@ -122,9 +126,10 @@ export function readState(
       )
     }
     const [step, lossCount, normCount] = [header[10]!, header[42]!, header[43]!]
-    const counts = { step, losses: lossCount, norms: normCount }
+    const slotCount = header[46]!
+    const counts = { step, losses: lossCount, norms: normCount, slots: slotCount }
     for (const [name, value] of Object.entries(counts)) {
-      const limit = name === "step" ? 2 ** 31 - 1 : WINDOW
+      const limit = { step: 2 ** 31 - 1, slots: 2 ** 24 }[name] ?? WINDOW
       if (value < 0 || value > limit) {
         throw file.wrong(`its header says ${value} for ${name}, not 0 to ${limit}`, KIND.hint)
       }
@@ -145,7 +150,7 @@ export function readState(
     let at = stateBytes(config, hasMasters, 0)
     const orders = shuffled === 1 ? readOrders(file, at, seed, position.epoch) : undefined
     if (orders) at += 32 + 4 * (orders.shards.length + orders.sequences.length)
-    const promised = at + 8 * (lossCount + normCount)
+    const promised = at + 8 * (lossCount + normCount + slotCount)
     file.checkBytes(promised, `the state of ${countParameters(config)} parameters`)
 
     let start = HEADER_BYTES
@@ -159,13 +164,17 @@ export function readState(
         start += piece.byteLength
       }
     }
-    const windows = new Float64Array(lossCount + normCount)
+    const windows = new Float64Array(lossCount + normCount + slotCount)
     file.read(new Uint8Array(windows.buffer), at)
     if (!windows.every(Number.isFinite)) {
-      throw file.wrong("a loss or norm in its windows is not finite", KIND.hint)
+      throw file.wrong("a loss, norm or scale of its last steps is not finite", KIND.hint)
     }
-    const [losses, norms] = [windows.subarray(0, lossCount), windows.subarray(lossCount)]
-    const windowed = { losses: [...losses], norms: [...norms] }
+    const part = (start: number, count: number) => [...windows.subarray(start, start + count)]
+    const windowed = {
+      losses: part(0, lossCount),
+      norms: part(lossCount, normCount),
+      slots: part(lossCount + normCount, slotCount),
+    }
     return { step, seed, position, dataTokens, dataSum, T, orders, ...windowed }
   })
 }

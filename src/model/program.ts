@@ -1,7 +1,9 @@
 // The phases that a run calls, as lists of kernel calls over one set of tensors.
 
+import { assert } from "../errors.ts"
 import type { Platform, Precision } from "../native/contract.ts"
 import { chunkEvaluation, chunkTraining } from "../program/chunk.ts"
+import { inFp8, type Slots } from "../program/fp8.ts"
 import { fuseClassifier, fusePairs, type GeluFusion, substitute } from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
@@ -38,6 +40,8 @@ export interface TrainingOptions {
   precision?: Precision
   /** Whose kernels it is for; "cpu" when left out. */
   platform?: Platform
+  /** Of bf16: whether blocks multiply in eight bits. */
+  fp8?: boolean
   /** Of bf16: how its parameters are updated. */
   bf16?: Bf16Update
   /** Rows of logits that exist at once, a multiple of CHUNK_ALIGN; all of them when left out. */
@@ -87,6 +91,8 @@ export interface TrainingProgram extends ProgramSource, DecodeTensors, EvaluateT
   /** Sums of squares, one a parameter: their sum's root is the gradient's norm. */
   squares: Pinned<"f64">
   norm: Pinned<"f64">
+  /** Of products in eight bits: what is known of each tensor's numbers from step to step. */
+  slots?: Slots[]
 }
 
 const pinned = <D extends "f32" | "f64" | "i32">(name: string, shape: number[], dtype: D) =>
@@ -108,12 +114,16 @@ const weightTensors = (config: Config, precision: Precision): Parameters =>
   parameterTensors(config, "", "parameter", precision === "bf16" ? "bf16" : "f32")
 
 /** Phases forward(), backward(accumulate), gradient_norm(), update(), evaluate(), prefill() and
- * decode(). The norm decides of the update where it is made, so that all of a step can be queued. */
+ * decode(). The norm decides of the update where it is made, so that all of a step can be queued. With
+ * products in eight bits quantize_weights(calibrate) begins a step, and those that follow are
+ * forward(calibrate) and backward(accumulate, calibrate). */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
   const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true, platform } = options
   const mode = options.recompute ?? "0"
-  const pairs = (calls: Call[], all?: Call[]) =>
-    fuse ? fusePairs(calls, all, options.geluFusion) : calls
+  const { fp8 = false, geluFusion } = options
+  assert(!fp8 || (fuse && precision === "bf16"), "eight bits in a program that has none")
+  const pairs = (calls: Call[], all?: Call[], gelus = geluFusion) =>
+    fuse ? fusePairs(calls, all, gelus) : calls
   const parameters = weightTensors(config, precision)
   const hasMasters = precision === "bf16" && options.bf16?.masters !== false
   const masters = hasMasters ? parameterTensors(config, "master_", "master", "f32") : undefined
@@ -134,10 +144,14 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   let training: [Call[], Call[]] = [calls, recompute(calls, reversed, g.inner, mode)]
   if (fuse) {
     const all = training.flat()
-    training = fuseClassifier(pairs(training[0], all), pairs(training[1], all))
+    const gelus = fp8 ? 0 : geluFusion // in eight bits they join what comes before a product
+    training = fuseClassifier(pairs(training[0], all, gelus), pairs(training[1], all, gelus))
   }
+  const eight = fp8 ? inFp8(...training) : undefined
+  if (eight) training = [eight.forward, eight.backward]
   if (classifierRows !== undefined) training = chunkTraining(...training, classifierRows)
   const phases: Phase[] = [
+    ...(eight ? [{ name: "quantize_weights", calls: eight.begin }] : []),
     { name: "forward", calls: training[0] },
     { name: "backward", calls: training[1] },
     {
@@ -155,9 +169,12 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
     ...decoding.phases,
   ]
   const stacks = [parameters, masters ?? {}, gradients, m, v].flatMap((s) => Object.values(s))
-  const pins = [...Object.values(batch), controls, squares, norm, update, ...decoding.pins]
+  const pins = [
+    ...[...Object.values(batch), controls, squares, norm, update, ...decoding.pins],
+    ...(eight ? eight.slots : []),
+  ]
   const repeated = mode === "0" ? "" : `; recompute ${mode}`
-  const title = `${describeConfig(config)}; B ${B}, T ${T}; ${precision}${repeated}`
+  const title = `${describeConfig(config)}; B ${B}, T ${T}; ${fp8 ? "fp8" : precision}${repeated}`
   return {
     title,
     precision,
@@ -171,6 +188,7 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
     controls,
     squares,
     norm,
+    ...(eight && { slots: eight.slots }),
     ...batch,
     ...decoding.tensors,
   }

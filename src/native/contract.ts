@@ -22,6 +22,10 @@ export interface Signature {
 export type Contract = Map<string, Signature>
 /** What `real` stands for in llm.h. */
 export type Precision = "fp32" | "bf16"
+/** What products are computed in: eight bits, where weights and activations are stored in bf16. */
+export type Arithmetic = Precision | "fp8"
+export const storedIn = (arithmetic: Arithmetic): Precision =>
+  arithmetic === "fp8" ? "bf16" : arithmetic
 /** What a program is planned for: how much room its kernels ask for differs. */
 export type Platform = "cpu" | "cuda"
 

@@ -1,7 +1,7 @@
 // --device and --threads: which kernels a run uses.
 
 import { UserError } from "../errors.ts"
-import type { Platform, Precision } from "./contract.ts"
+import { type Arithmetic, type Platform, type Precision, storedIn } from "./contract.ts"
 import { usableCores } from "./cpu.ts"
 import { type CudaLibrary, findCuda } from "./cuda.ts"
 import { bestCpuLibrary, Kernels, libraries } from "./library.ts"
@@ -54,11 +54,17 @@ export const platformOf = ({ device }: Found): Platform => (device === "cuda" ? 
 export async function openDevice(
   device: Device | Found,
   threads: number,
-  precision: Precision = "fp32",
+  precision: Arithmetic = "fp32",
 ): Promise<Kernels> {
   const found = typeof device === "string" ? await findDevice(device) : device
   const kernels = await openLibrary(found)
-  if (!kernels.precisions.includes(precision)) {
+  if (precision === "fp8" && !kernels.hasFp8) {
+    const name = kernels.gpu?.name ?? "a CPU"
+    throw new UserError(
+      `--precision fp8: ${name} cannot multiply in eight bits, as NVIDIA GPUs of compute capability 8.9 and later do (try --precision bf16, or --device reference, which is slow)`,
+    )
+  }
+  if (!kernels.precisions.includes(storedIn(precision))) {
     throw new UserError(
       `--precision ${precision}: this CPU has no instructions for it, ${BF16_INSTRUCTIONS} (try --precision fp32, or --device reference, which is slow)`,
     )

@@ -9,11 +9,14 @@ import { readState } from "../formats/state.ts"
 import type { Config } from "../model/config.ts"
 import { describeConfig, type TrainingProgram } from "../model/program.ts"
 import { places, restoreWeights } from "../model/weights.ts"
+import { type Arithmetic, storedIn } from "../native/contract.ts"
 import type { Usual } from "../native/device.ts"
 import type { Gpu } from "../native/gpu.ts"
 import type { Kernels } from "../native/library.ts"
 import type { Options } from "../options.ts"
+import type { Slots } from "../program/fp8.ts"
 import type { Program } from "../program/link.ts"
+import { elements } from "../program/tensor.ts"
 import {
   completeSteps,
   doneName,
@@ -121,8 +124,8 @@ export async function checkpointConfig(
   usual: Usual,
 ): Promise<Config> {
   const { config, dtype } = readModelHeader(model)
-  const precision = options.text("precision") ?? usual.precision
-  if (dtype !== precision) {
+  const precision = (options.text("precision") ?? usual.precision) as Arithmetic
+  if (dtype !== storedIn(precision)) {
     throw new UserError(
       `--precision ${precision}: ${model} was trained in ${dtype} (resume with --precision ${dtype})`,
     )
@@ -179,6 +182,11 @@ export function loadCheckpoint(
       `the run was trained on other tokens than ${data.name} holds now (resume with the same TOKENS)`,
     )
   }
+  if (tensors.slots && !restoreScales(tensors.slots, program, read)) {
+    throw wrong(
+      `${read.slots.length} numbers for the scales of other tensors (resume the same model)`,
+    )
+  }
   data.train.restore(read.position)
   const { orders } = data.train
   const isSame = (a?: Uint32Array, b?: Uint32Array) =>
@@ -190,6 +198,21 @@ export function loadCheckpoint(
     throw wrong("its order of the data is another (resume with the same --shuffle and --seed)")
   }
   return read
+}
+
+/** Gives products in eight bits what they knew of their tensors' numbers; nothing where the run was in
+ * bf16 until now. False where that is of other tensors. */
+function restoreScales(all: Slots[], program: Program, state: Start): boolean {
+  let at = 0
+  const count = all.reduce((sum, slots) => sum + elements(slots), 0)
+  if (state.slots.length === 0) return true
+  if (state.slots.length !== count) return false
+  for (const slots of all) {
+    const next = at + elements(slots)
+    program.write(slots, Float32Array.from(state.slots.slice(at, next)))
+    at = next
+  }
+  return true
 }
 
 /** On a GPU, makes products as the run made them before, `isResumed`, and keeps with the run how they are

@@ -52,7 +52,7 @@ export interface Outcome {
 }
 
 /** Where a resumed run goes on, its data at their place already; a new one begins at the start. */
-export type Start = Pick<RunState, "step" | "losses" | "norms">
+export type Start = Pick<RunState, "step" | "losses" | "norms" | "slots">
 
 /** What a run is watched and kept by. */
 export interface Surroundings {
@@ -78,6 +78,8 @@ export class Trainer {
   private position: LoaderPosition // of the next step's data
   private readonly losses: Outliers
   private readonly norms: Outliers
+  /** 1 until a step has been made, where products in eight bits know nothing of their tensors yet. */
+  private calibrate: number
 
   constructor(
     private readonly program: Program,
@@ -93,6 +95,7 @@ export class Trainer {
     this.position = data.train.position
     this.losses = new Outliers(start?.losses)
     this.norms = new Outliers(start?.norms)
+    this.calibrate = start && start.slots.length > 0 ? 0 : 1
   }
 
   /** Updates that were made. */
@@ -109,7 +112,8 @@ export class Trainer {
     train.restore(position)
     const { orders, tokenCount: dataTokens, sum: dataSum } = train
     const windows = { losses: [...this.losses.window], norms: [...this.norms.window] }
-    return { step, seed, position, dataTokens, dataSum, T, orders, ...windows }
+    const slots = (this.tensors.slots ?? []).flatMap((all) => [...this.program.read(all)])
+    return { step, seed, position, dataTokens, dataSum, T, orders, ...windows, slots }
   }
 
   /** Trains to the end, or to the end of the step in which a signal comes. */
@@ -227,13 +231,16 @@ export class Trainer {
     const add = () => {
       if (loss) trainLoss += loss()[0]! / accumulation
     }
+    const calibrate = tensors.slots ? [this.calibrate] : []
+    if (tensors.slots) program.run("quantize_weights", ...calibrate)
     for (let micro = 0; micro < accumulation; micro++) {
       this.nextBatch(micro)
-      program.run("forward")
-      program.run("backward", micro === 0 ? 0 : 1)
+      program.run("forward", ...calibrate)
+      program.run("backward", micro === 0 ? 0 : 1, ...calibrate)
       add()
       loss = program.readLater(tensors.loss)
     }
+    this.calibrate = 0
     // The update looks at the last micro-batch's loss alone.
     if (!Number.isFinite(trainLoss)) this.diverge(step, `the loss is ${trainLoss}`)
     program.run("gradient_norm")

@@ -10,7 +10,7 @@ import type { Span } from "../native/borrow.ts"
 import { usableMemory } from "../native/cpu.ts"
 import { allocate, type NativeMemory } from "../native/memory.ts"
 import type { Program } from "../program/link.ts"
-import { type Tensor, tensorBytes } from "../program/tensor.ts"
+import { elements, type Tensor, tensorBytes } from "../program/tensor.ts"
 import { workerUrl } from "../worker.ts"
 import { modelName, stateName } from "./checkpoint.ts"
 import { cut, type Shared, secure, share } from "./gate.ts"
@@ -179,6 +179,10 @@ function check(answer: Answer): string | undefined {
 }
 
 /** The size of a checkpoint's files, but for the order of shuffled data. */
-export function checkpointBytes(config: Config, { precision, masters }: TrainingProgram): number {
-  return modelBytes(config, precision) + stateBytes(config, masters !== undefined, 16 * WINDOW)
+export function checkpointBytes(
+  config: Config,
+  { precision, masters, slots = [] }: TrainingProgram,
+): number {
+  const tail = 16 * WINDOW + slots.reduce((sum, all) => sum + 8 * elements(all), 0)
+  return modelBytes(config, precision) + stateBytes(config, masters !== undefined, tail)
 }

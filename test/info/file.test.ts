@@ -33,7 +33,7 @@ function model(name: string, data = numbers): string {
 function state(): Uint8Array {
   const position = { epoch: 3, shard: 1, sequence: 9 }
   const run = { step: 77, seed: 5, position, dataTokens: 1000, dataSum: 1n, T: 8 }
-  const { head, tail } = stateParts({ ...run, losses: [], norms: [] }, false, 2)
+  const { head, tail } = stateParts({ ...run, losses: [], norms: [], slots: [] }, false, 2)
   return Buffer.concat([head, tail])
 }
 

@@ -16,6 +16,7 @@ const WHOLE: RunState = {
     sequences: Uint32Array.from({ length: 40 }, (_, i) => (i * 7) % 40),
   },
   losses: [3.25, 3.5],
+  slots: [0.5, 2],
   norms: [1, 0.5, 2],
 }
 

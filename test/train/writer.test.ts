@@ -31,6 +31,7 @@ const STATE: Omit<RunState, "step"> = {
   T: 8,
   orders: { shards: Uint32Array.of(1, 0), sequences: Uint32Array.of(2, 0, 1) },
   losses: [1.5, 2.25],
+  slots: [0.5, 2],
   norms: [0.1],
 }
 const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }

@@ -1,0 +1,261 @@
+// Products in eight bits: a rewrite of a training step's lists. What a block's product multiplies is
+// first stored in eight bits, once each way that a product reads it; GELUs and their gradients are then
+// computed on the way there, and the gradients of biases summed. All between the products stays as it
+// is, and so does the classifier's product.
+
+import { assert } from "../errors.ts"
+import {
+  type Arg,
+  type Call,
+  type DType,
+  elements,
+  isTensor,
+  type Runtime,
+  type Tensor,
+} from "./tensor.ts"
+
+/** 1 in the first step of all, in which a tensor's scale comes from its own numbers. */
+export const CALIBRATE: Runtime = { runtime: "calibrate" }
+
+/** Floats, and where the largest number of the step so far stands: as llm.h has it. */
+export const SLOT = 32
+const LARGEST = { e4m3: 448, e5m2: 57344 }
+
+export interface Fp8Step {
+  forward: Call[]
+  backward: Call[]
+  /** Calls that begin a step, before its first forward pass: new scales, and the weights. */
+  begin: Call[]
+  /** What is known of each tensor's numbers, from step to step: slots of e4m3 and of e5m2. */
+  slots: [Slots, Slots]
+}
+export type Slots = Tensor & { dtype: "f32" }
+
+interface Quantized {
+  out: Tensor | null
+  transposed: Tensor | null
+  slot: Tensor
+}
+
+/** What a gradient in eight bits is made of: dout, or dout·gelu'(pre). */
+interface GradientSource {
+  dout: Tensor
+  pre: Tensor | null
+}
+
+/** The lists of a step, rewritten: products are fused with residuals already, but not with GELUs. */
+export function inFp8(forward: Call[], backward: Call[]): Fp8Step {
+  const rewrite = new Rewrite([...forward, ...backward])
+  const lists = { forward: rewrite.list(forward), backward: rewrite.list(backward) }
+  return { ...lists, begin: rewrite.begin(), slots: rewrite.slots }
+}
+
+/** Whether a weight, or its gradient, is one of a block's: those are stacked over layers. */
+const isInBlock = (weight: Arg) => isTensor(weight) && weight.base !== undefined
+
+const FORWARD = { inp: 2, weight: 3 } as const
+const TO_WEIGHT = { dweight: 0, dout: 2, inp: 3 } as const
+const TO_INPUT = { dout: 1, weight: 2 } as const
+
+class Rewrite {
+  private readonly e4m3 = newSlots("e4m3")
+  private readonly e5m2 = newSlots("e5m2")
+  /** Tensors that products read as they are, or transposed. */
+  private readonly read: Set<Arg>
+  private readonly readTransposed: Set<Arg>
+  /** Read by anything but such products. */
+  private readonly readElsewhere = new Set<Arg>()
+  /** GELU's result, or the gradient that comes back from it → what they are made of. */
+  private readonly gelus = new Map<Arg, Tensor>()
+  private readonly geluGradients = new Map<Arg, GradientSource>()
+  private readonly activations = new Map<Tensor, Quantized>()
+  private readonly activationSlots = new Map<string, Tensor>()
+  private readonly weights = new Map<string, Quantized & { whole: Tensor }>()
+  private calls: Call[] = []
+  private gradient?: Quantized & { of: Tensor }
+
+  constructor(all: Call[]) {
+    const products = { matmul_forward: new Set<Call>(), matmul_backward_weight: new Set<Call>() }
+    for (const call of all) {
+      if (call.kernel === "matmul_forward" && isInBlock(call.args[FORWARD.weight]!))
+        products.matmul_forward.add(call)
+      if (call.kernel === "matmul_backward_weight" && isInBlock(call.args[TO_WEIGHT.dweight]!))
+        products.matmul_backward_weight.add(call)
+    }
+    this.read = new Set([...products.matmul_forward].map(({ args }) => args[FORWARD.inp]!))
+    this.readTransposed = new Set(
+      [...products.matmul_backward_weight].map(({ args }) => args[TO_WEIGHT.inp]!),
+    )
+    const quantizes = (call: Call, at: number) => {
+      if (call.kernel === "matmul_forward") {
+        return products.matmul_forward.has(call) && at === FORWARD.inp
+      }
+      if (call.kernel === "matmul_backward_weight") {
+        const isQuantized = at === TO_WEIGHT.dout || at === TO_WEIGHT.inp
+        return products.matmul_backward_weight.has(call) && isQuantized
+      }
+      const { kernel, args } = call
+      const isToInput = kernel === "matmul_backward_input" && isInBlock(args[TO_INPUT.weight]!)
+      return isToInput && at === TO_INPUT.dout
+    }
+    for (const call of all) {
+      // The first argument is what a call makes.
+      call.args.forEach((arg, at) => {
+        if (at > 0 && isTensor(arg) && !quantizes(call, at)) this.readElsewhere.add(arg)
+      })
+    }
+  }
+
+  get slots(): [Slots, Slots] {
+    return [this.e4m3, this.e5m2]
+  }
+
+  list(calls: Call[]): Call[] {
+    this.calls = []
+    for (const call of calls) this.rewrite(call)
+    return this.calls
+  }
+
+  begin(): Call[] {
+    const scales = ([of, largest]: [Tensor, number]): Call => {
+      return { kernel: "fp8_scales", args: [of, of.shape[0]!, largest] }
+    }
+    const stored = [...this.weights.values()].map(({ whole, ...weight }) =>
+      quantize(weight, whole, 0),
+    )
+    const all: [Tensor, number][] = [
+      [this.e4m3, LARGEST.e4m3],
+      [this.e5m2, LARGEST.e5m2],
+    ]
+    return [...all.map(scales), ...stored]
+  }
+
+  private rewrite(call: Call): void {
+    const { kernel, args } = call
+    if (kernel === "gelu_forward" && !this.readElsewhere.has(args[0]!)) {
+      this.gelus.set(args[0]!, args[1] as Tensor)
+    } else if (kernel === "gelu_backward" && !this.readElsewhere.has(args[0]!)) {
+      const [dinp, dout, pre] = args as Tensor[]
+      this.geluGradients.set(dinp!, { dout: dout!, pre: pre! })
+    } else if (kernel === "matmul_forward" && isInBlock(args[FORWARD.weight]!)) {
+      this.forward(args)
+    } else if (kernel === "matmul_backward_weight" && isInBlock(args[TO_WEIGHT.dweight]!)) {
+      this.toWeight(args)
+    } else if (kernel === "matmul_backward_input" && isInBlock(args[TO_INPUT.weight]!)) {
+      this.toInput(args)
+    } else {
+      this.calls.push(call)
+    }
+  }
+
+  private forward([out, , inp, weight, bias, residual, , ...sizes]: Arg[]): void {
+    const x = this.activation(inp as Tensor)
+    const w = this.weight(weight as Tensor)
+    const args = [out!, x.out, w.out, x.slot, w.slot, bias!, residual!, ...sizes]
+    this.calls.push({ kernel: "fp8_matmul_forward", args })
+  }
+
+  private toWeight([dweight, dbias, dout, inp, , N, C, OC, accumulate]: Arg[]): void {
+    const x = this.activation(inp as Tensor)
+    const d = this.gradientOf(dout as Tensor, dbias as Tensor | null, accumulate!)
+    const args = [dweight!, d.transposed, x.transposed, d.slot, x.slot, N!, C!, OC!, accumulate!]
+    this.calls.push({ kernel: "fp8_matmul_backward_weight", args })
+  }
+
+  private toInput([dinp, dout, weight, pre, ...sizes]: Arg[]): void {
+    const d = this.gradient
+    assert(d?.of === dout && pre === null, "a product's gradients do not follow one another")
+    const w = this.weight(weight as Tensor)
+    const args = [dinp!, d!.out, w.transposed, d!.slot, w.slot, ...sizes]
+    this.calls.push({ kernel: "fp8_matmul_backward_input", args })
+  }
+
+  /** An activation in eight bits, as all products want it; made when the first of them comes. */
+  private activation(inp: Tensor): Quantized {
+    const known = this.activations.get(inp)
+    if (known) return known
+    const { name } = inp
+    const made: Quantized = {
+      out: this.read.has(inp) ? small("e4m3", name, inp.shape) : null,
+      transposed: this.readTransposed.has(inp) ? transposed("e4m3", name, inp) : null,
+      slot: this.activationSlot(name),
+    }
+    this.activations.set(inp, made)
+    const gelu = this.gelus.get(inp)
+    this.calls.push(quantize(made, gelu ?? inp, gelu ? 1 : 0))
+    return made
+  }
+
+  /** Of what is made again (recompute.ts) and is the same numbers, the same slot. */
+  private activationSlot(name: string): Tensor {
+    const original = name.replace(/'+$/, "")
+    const slot = this.activationSlots.get(original) ?? nextSlot(this.e4m3, original)
+    this.activationSlots.set(original, slot)
+    return slot
+  }
+
+  private weight(weight: Tensor): Quantized {
+    const { name, shape } = weight
+    const known = this.weights.get(name)
+    if (known) return known
+    // All micro-batches of a step read it.
+    const kept = (tensor: Tensor): Tensor => ({ ...tensor, role: "cache" })
+    const made = {
+      whole: weight,
+      out: kept(small("e4m3", name, shape)),
+      transposed: kept(transposed("e4m3", name, weight)),
+      slot: nextSlot(this.e4m3, name),
+    }
+    this.weights.set(name, made)
+    return made
+  }
+
+  /** A gradient in eight bits, for the product before this layer's and for the weight's; on the way it is
+   * summed for the bias. */
+  private gradientOf(dout: Tensor, dbias: Tensor | null, accumulate: Arg): Quantized {
+    const { name, shape } = dout
+    const [N, C] = matrix(dout)
+    const slot = nextSlot(this.e5m2, name)
+    const [out, turned] = [small("e5m2", name, shape), transposed("e5m2", name, dout)]
+    const source = this.geluGradients.get(dout) ?? { dout, pre: null }
+    const scratch: Tensor = {
+      ...{ name: `${name}.sums`, shape: [Math.ceil(N / 128), C] }, // LLM_FP8_SCRATCH
+      ...{ dtype: "f32", role: "scratch" },
+    }
+    const inputs = [source.dout, source.pre, scratch]
+    this.calls.push({
+      kernel: "e5m2_quantize",
+      args: [out, turned, slot, dbias, ...inputs, N, C, accumulate, CALIBRATE],
+    })
+    this.gradient = { of: dout, out, transposed: turned, slot }
+    return this.gradient
+  }
+}
+
+function quantize({ out, transposed, slot }: Quantized, inp: Tensor, gelu: number): Call {
+  return {
+    kernel: "e4m3_quantize",
+    args: [out, transposed, slot, inp, ...matrix(inp), gelu, CALIBRATE],
+  }
+}
+
+function matrix(tensor: Tensor): [N: number, C: number] {
+  const C = tensor.shape.at(-1)!
+  return [elements(tensor) / C, C]
+}
+
+const small = (dtype: DType, name: string, shape: number[]): Tensor => {
+  return { name: `${name}.${dtype}`, shape, dtype, role: "activation" }
+}
+const transposed = (dtype: DType, name: string, whole: Tensor): Tensor =>
+  small(dtype, `${name}ᵀ`, matrix(whole).toReversed())
+
+const newSlots = (type: string): Slots => {
+  return { name: `slots_${type}`, shape: [0, SLOT], dtype: "f32", role: "pinned" }
+}
+
+/** The next of the slots, whose tensor grows by it. */
+function nextSlot(all: Slots, name: string): Tensor {
+  const at = all.shape[0]!++
+  return { ...all, name: `${name}.slot`, shape: [SLOT], base: all, offset: at * SLOT }
+}
