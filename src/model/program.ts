@@ -171,7 +171,7 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   const stacks = [parameters, masters ?? {}, gradients, m, v].flatMap((s) => Object.values(s))
   const pins = [
     ...[...Object.values(batch), controls, squares, norm, update, ...decoding.pins],
-    ...(eight ? eight.slots : []),
+    ...(eight ? [...eight.slots, ...eight.weights] : []),
   ]
   const repeated = mode === "0" ? "" : `; recompute ${mode}`
   const title = `${describeConfig(config)}; B ${B}, T ${T}; ${fp8 ? "fp8" : precision}${repeated}`

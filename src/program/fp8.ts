@@ -26,6 +26,8 @@ export interface Fp8Step {
   backward: Call[]
   /** Calls that begin a step, before its first forward pass: new scales, and the weights. */
   begin: Call[]
+  /** The weights in eight bits, which every micro-batch of a step reads. */
+  weights: Tensor[]
   /** What is known of each tensor's numbers, from step to step: slots of e4m3 and of e5m2. */
   slots: [Slots, Slots]
 }
@@ -47,7 +49,8 @@ interface GradientSource {
 export function inFp8(forward: Call[], backward: Call[]): Fp8Step {
   const rewrite = new Rewrite([...forward, ...backward])
   const lists = { forward: rewrite.list(forward), backward: rewrite.list(backward) }
-  return { ...lists, begin: rewrite.begin(), slots: rewrite.slots }
+  const { slots, weights } = rewrite
+  return { ...lists, begin: rewrite.begin(), weights, slots }
 }
 
 /** Whether a weight, or its gradient, is one of a block's: those are stacked over layers. */
@@ -70,7 +73,7 @@ class Rewrite {
   private readonly geluGradients = new Map<Arg, GradientSource>()
   private readonly activations = new Map<Tensor, Quantized>()
   private readonly activationSlots = new Map<string, Tensor>()
-  private readonly weights = new Map<string, Quantized & { whole: Tensor }>()
+  private readonly weightsByName = new Map<string, Quantized & { whole: Tensor }>()
   private calls: Call[] = []
   private gradient?: Quantized & { of: Tensor }
 
@@ -110,6 +113,10 @@ class Rewrite {
     return [this.e4m3, this.e5m2]
   }
 
+  get weights(): Tensor[] {
+    return [...this.weightsByName.values()].flatMap(({ out, transposed }) => [out!, transposed!])
+  }
+
   list(calls: Call[]): Call[] {
     this.calls = []
     for (const call of calls) this.rewrite(call)
@@ -120,7 +127,7 @@ class Rewrite {
     const scales = ([of, largest]: [Tensor, number]): Call => {
       return { kernel: "fp8_scales", args: [of, of.shape[0]!, largest] }
     }
-    const stored = [...this.weights.values()].map(({ whole, ...weight }) =>
+    const stored = [...this.weightsByName.values()].map(({ whole, ...weight }) =>
       quantize(weight, whole, 0),
     )
     const all: [Tensor, number][] = [
@@ -196,9 +203,8 @@ class Rewrite {
 
   private weight(weight: Tensor): Quantized {
     const { name, shape } = weight
-    const known = this.weights.get(name)
+    const known = this.weightsByName.get(name)
     if (known) return known
-    // All micro-batches of a step read it.
     const kept = (tensor: Tensor): Tensor => ({ ...tensor, role: "cache" })
     const made = {
       whole: weight,
@@ -206,7 +212,7 @@ class Rewrite {
       transposed: kept(transposed("e4m3", name, weight)),
       slot: nextSlot(this.e4m3, name),
     }
-    this.weights.set(name, made)
+    this.weightsByName.set(name, made)
     return made
   }
 

@@ -5,6 +5,7 @@ import { bytesOf } from "../../src/formats/header.ts"
 import type { Config } from "../../src/model/config.ts"
 import { initialize } from "../../src/model/initialize.ts"
 import type { TrainingOptions } from "../../src/model/program.ts"
+import { type Arithmetic, storedIn } from "../../src/native/contract.ts"
 import { BF16_LIBRARIES, Kernels, libraries } from "../../src/native/library.ts"
 import { CHUNK_ALIGN } from "../../src/program/chunk.ts"
 import { RECOMPUTE } from "../../src/program/recompute.ts"
@@ -46,12 +47,17 @@ async function train(kernels: Kernels, options: Options) {
   return { steps, hashes }
 }
 
-function check(name: string, precision: "fp32" | "bf16", kernels?: Kernels, reason?: string) {
+/** Fusions that are needed, or of no account. */
+const IN_FP8 = ["with all fusions", "with logits in chunks"]
+
+function check(name: string, arithmetic: Arithmetic, kernels?: Kernels, reason?: string) {
+  const fp8 = arithmetic === "fp8"
   for (const [how, variant] of Object.entries(VARIANTS)) {
-    const title = `${name}, ${precision}, ${how}`
+    if (fp8 && !IN_FP8.includes(how)) continue
+    const title = `${name}, ${arithmetic}, ${how}`
     test.skipIf(!kernels)(kernels ? title : `${title} (skipped: ${reason})`, async () => {
       kernels!.call("llm_threads", 2)
-      const options = { ...variant, precision }
+      const options = { ...variant, precision: storedIn(arithmetic), fp8 }
       const kept = await train(kernels!, options)
       const norms = kept.steps.map(({ norm }) => norm)
       expect(norms.every((norm) => Number.isFinite(norm) && norm > 0)).toBe(true)
@@ -67,6 +73,7 @@ for (const { name, reason } of await libraries()) {
   const kernels = reason === undefined ? await Kernels.open(name) : undefined
   check(name, "fp32", kernels, reason)
   if (BF16_LIBRARIES.includes(name)) check(name, "bf16", kernels, reason)
+  if (name === "reference") check(name, "fp8", kernels, reason)
 }
 check("emulated AVX-512 with BF16", "bf16", await openEmulated("bf16"), EMULATION_NEEDS)
 check("emulated AMX", "bf16", await openEmulated("amx"), EMULATION_NEEDS)

@@ -43,6 +43,8 @@ export async function openLibraries(): Promise<(Opened & { name: LibraryName })[
 }
 
 export class Run {
+  private isNew = true
+
   private constructor(
     readonly program: Program,
     readonly source: TrainingProgram,
@@ -80,12 +82,16 @@ export class Run {
     this.program.write(tensor as Tensor & { dtype: "f32" }, values)
   }
 
-  /** The loss of one batch, whose gradients are written, or added to those of the batch before. */
+  /** The loss of one batch, whose gradients are written, or added to those of the batch before. Products
+   * in eight bits find their scales in the first step, and have new ones from the second on. */
   pass(batch: Batch, accumulate = 0): number {
+    const { program, source } = this
+    const calibrate = source.slots ? [this.isNew ? 1 : 0] : []
+    if (source.slots && accumulate === 0) program.run("quantize_weights", ...calibrate)
     this.load(batch)
-    this.program.run("forward")
-    this.program.run("backward", accumulate)
-    return this.f32(this.source.loss)[0]!
+    program.run("forward", ...calibrate)
+    program.run("backward", accumulate, ...calibrate)
+    return this.f32(source.loss)[0]!
   }
 
   load({ tokens, targets }: Batch): void {
@@ -97,6 +103,7 @@ export class Run {
   step(batches: Batch[], step: number, lr = 1e-3, clip = 1) {
     this.program.write(this.source.controls, Float64Array.of(lr, step, clip))
     const losses = batches.map((batch, i) => this.pass(batch, i === 0 ? 0 : 1))
+    this.isNew = false
     this.program.run("gradient_norm")
     this.program.run("update")
     return { losses, norm: this.program.read(this.source.norm)[0]! }
