@@ -16,8 +16,8 @@ const WHOLE: RunState = {
     sequences: Uint32Array.from({ length: 40 }, (_, i) => (i * 7) % 40),
   },
   losses: [3.25, 3.5],
-  slots: [0.5, 2],
   norms: [1, 0.5, 2],
+  slots: [0.5, 2],
 }
 
 function make(parameters: number, hasMasters: boolean, changes: Partial<RunState> = {}): Buffer {
@@ -53,6 +53,8 @@ function expected(bytes: Buffer, parameters: number, hasMasters: boolean) {
   const [lossCount, normCount] = [word(42), word(43)]
   if (seed !== seedAgain || sample! > sequence!) return undefined
   if ([lossCount, normCount].some((n) => n < 0 || n > 128)) return undefined
+  const slotCount = word(46)
+  if (slotCount < 0 || slotCount > 2 ** 24) return undefined
 
   const start = 1024 + (hasMasters ? 3 : 2) * 4 * parameters
   if (bytes.length < start) return undefined
@@ -81,17 +83,17 @@ function expected(bytes: Buffer, parameters: number, hasMasters: boolean) {
     if (!isOwn) return undefined
     at += 16
   }
-  if (at + 8 * (lossCount + normCount) !== bytes.length) return undefined
-  const window = Array.from({ length: lossCount + normCount }, (_, i) =>
-    bytes.readDoubleLE(at + 8 * i),
-  )
+  const counted = lossCount + normCount + slotCount
+  if (at + 8 * counted !== bytes.length) return undefined
+  const window = Array.from({ length: counted }, (_, i) => bytes.readDoubleLE(at + 8 * i))
   if (!window.every(Number.isFinite)) return undefined
   return {
     step: word(10),
     ...{ seed, position: { epoch, shard, sequence }, dataTokens, T },
     dataSum: u64(44),
     losses: window.slice(0, lossCount),
-    norms: window.slice(lossCount),
+    norms: window.slice(lossCount, lossCount + normCount),
+    slots: window.slice(lossCount + normCount),
     numbers: bytes.toString("hex", 1024, start),
     ...(orders.length > 0 && { orders }),
   }
@@ -104,12 +106,12 @@ export const runStateReader = (
 ): Reader => ({
   name: `run state ${hasMasters ? "with" : "without"} master weights`,
   headerBytes: 1024,
-  words: 46,
+  words: 47,
   floatBytes: 4,
   file: () => make(parameters, hasMasters),
   others: () => [
     make(parameters, hasMasters, { orders: undefined }),
-    make(parameters, hasMasters, { losses: [], norms: [] }),
+    make(parameters, hasMasters, { losses: [], norms: [], slots: [] }),
     make(parameters, !hasMasters),
     make(parameters, hasMasters, {
       orders: { shards: Uint32Array.of(0, 0), sequences: Uint32Array.of(0) },

@@ -31,8 +31,8 @@ const STATE: Omit<RunState, "step"> = {
   T: 8,
   orders: { shards: Uint32Array.of(1, 0), sequences: Uint32Array.of(2, 0, 1) },
   losses: [1.5, 2.25],
-  slots: [0.5, 2],
   norms: [0.1],
+  slots: [0.5, 2],
 }
 const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
 
@@ -95,8 +95,8 @@ function check(program: Program, tensors: TrainingProgram, step: number) {
     }
   }
   expect(readFileSync(model).length).toBe(modelBytes(CONFIG, precision))
-  // Two orders with their counts, the generator's two numbers, three numbers in the windows.
-  const tail = 8 + 2 * 4 + 8 + 3 * 4 + 16 + 3 * 8
+  // Two orders with their counts, the generator's two numbers, five numbers of the last steps.
+  const tail = 8 + 2 * 4 + 8 + 3 * 4 + 16 + 5 * 8
   expect(readFileSync(state).length).toBe(stateBytes(CONFIG, masters !== undefined, tail))
 }
 
