@@ -183,6 +183,11 @@ export type Rewrites = Pick<TrainingOptions, "classifierRows" | "recompute" | "g
 
 export function chooseRewrites(options: Options): Rewrites {
   const fusion = options.text("gelu-fusion")
+  if (options.text("precision") === "fp8" && fusion !== "auto") {
+    throw new UserError(
+      `--gelu-fusion ${fusion} contradicts --precision fp8, whose GELUs join what stores a product's input (leave it out)`,
+    )
+  }
   return {
     classifierRows: chooseClassifierRows(options),
     recompute: options.text("recompute") as Recompute,

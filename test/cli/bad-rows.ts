@@ -101,6 +101,12 @@ export const CONTRADICTIONS: Row[] = [
   ["train --steps 10 --warmup 11", "--warmup 11 is above the 10 steps"],
   ["train --device reference --threads 2", "--threads 2: the reference kernels use one"],
   ["train --master-weights 0", "--master-weights 0 contradicts --precision fp32"],
+  ["train --precision fp8 --device cpu", "--precision fp8: a CPU cannot multiply in eight bits"],
+  [
+    "train --precision fp8 --device reference --master-weights 0",
+    "--master-weights 0 contradicts --precision fp8",
+  ],
+  ["plan --precision fp8 --gelu-fusion 1", "--gelu-fusion 1 contradicts --precision fp8"],
   ["train --stochastic-rounding", "--stochastic-rounding contradicts --precision fp32"],
   ["plan --classifier-rows 100", "--classifier-rows 100 is not a multiple of 384 (try 384, or"],
   ["train --threads 1024", /--threads 1024 is far above the \d+ cores .*\(try --threads \d+\)/],

@@ -42,6 +42,7 @@ const NUMBERS: [string, string][] = [
   ["fp32", ""],
   ["bf16 with masters", ` ${BF16}`],
   ["bf16 with masters and stochastic rounding", ` ${BF16} --stochastic-rounding`],
+  ["products in eight bits", " --device reference --precision fp8"],
   ["bf16 alone", ` ${BF16} --master-weights 0`],
 ]
 const MATRIX = DATA.flatMap(([data, dataArgs]) =>
