@@ -8,12 +8,13 @@ import { digits, duration, giga, percent, table } from "../src/bench/table.ts"
 import { namedArguments, type Work, workOf } from "../src/bench/work.ts"
 import { type Config, trainingFlops } from "../src/model/config.ts"
 import { type TrainingProgram, trainingProgram } from "../src/model/program.ts"
-import { kernelOf, type Precision } from "../src/native/contract.ts"
+import { isFp8, kernelOf, type Precision } from "../src/native/contract.ts"
 import { contract, type Kernels } from "../src/native/library.ts"
 import { type Arg, type Call, isTensor } from "../src/program/tensor.ts"
 
 export interface Limits {
-  /** Floating-point operations a second of products in the precision asked for. */
+  /** Floating-point operations a second of products in the precision asked for; of those in eight bits
+   * twice as many. */
   flops: number
   /** Bytes a second, read and written together. */
   bandwidth: number
@@ -24,6 +25,7 @@ export interface BudgetShape {
   B: number
   T: number
   precision: Precision
+  fp8?: boolean
 }
 
 interface Line extends Work {
@@ -61,7 +63,7 @@ export async function benchBudget(
   const total = sorted.reduce((sum, { seconds }) => sum + seconds, 0)
   const rows = sorted.map(({ kernel, sizes, calls, flops, bytes, seconds, measured }) => [
     ...[kernel, sizes, `${calls}`, flops > 0 ? giga(flops) : "", giga(bytes)],
-    ...[flops / limits.flops > bytes / limits.bandwidth ? "arithmetic" : "memory"],
+    ...[flops / peakOf(kernel, limits) > bytes / limits.bandwidth ? "arithmetic" : "memory"],
     ...[duration(1000 * seconds), percent(seconds / total)],
     ...(ms ? [duration(1000 * measured), percent(seconds / measured)] : []),
   ])
@@ -78,8 +80,8 @@ export async function benchBudget(
   return head + table(headings, rows)
 }
 
-function planned({ config, B, T, precision }: BudgetShape): TrainingProgram {
-  return trainingProgram(config, { B, T, accumulation: 1, adamw: ADAMW, precision })
+function planned({ config, ...shape }: BudgetShape): TrainingProgram {
+  return trainingProgram(config, { ...shape, accumulation: 1, adamw: ADAMW })
 }
 
 const PASSES = 5
@@ -91,6 +93,8 @@ async function measure(shape: BudgetShape, kernels: Kernels) {
   program.free()
   return { source, ms: calls.map(({ ms }) => ms) }
 }
+
+const peakOf = (kernel: string, { flops }: Limits) => (isFp8({ name: kernel }) ? 2 : 1) * flops
 
 function lineOf(call: Call, signature: ReturnType<typeof kernelOf>, limits: Limits): Line {
   const numberOf = (arg: Arg) => (typeof arg === "number" ? arg : isTensor(arg) ? 1 : 0)
@@ -104,6 +108,6 @@ function lineOf(call: Call, signature: ReturnType<typeof kernelOf>, limits: Limi
     sizes: [...sizes, ...options].join(", "),
     calls: 1,
     measured: 0,
-    seconds: Math.max(work.flops / limits.flops, work.bytes / limits.bandwidth),
+    seconds: Math.max(work.flops / peakOf(call.kernel, limits), work.bytes / limits.bandwidth),
   }
 }

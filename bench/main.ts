@@ -29,7 +29,7 @@ bun run bench budget [options]   the least time a step takes on a device of give
 bun run bench registers          registers, spills and shared memory of every CUDA kernel
 
   --threads N       threads of the kernels (the cores this process may use)
-  --precision NAME  fp32, bf16 (fp32); of kernels, step, sample and budget
+  --precision NAME  fp32, bf16 (fp32); of kernels, step, sample and budget; fp8 of step and budget
   --library NAME    kernel library, such as x86-64-v3 or cuda (the best that this CPU runs)
   --help
 
@@ -63,8 +63,8 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
     run: ({ kernels, values }) => {
       const { config, B, T } = shape(values)
       const steps = whole("--steps", values.steps, 7)
-      const precision = precisionOf(values.precision, kernels)
-      return benchStep(kernels, { config, B, T, precision, steps, passes: PASSES })
+      const kind = arithmeticOf(values.precision, kernels)
+      return benchStep(kernels, { config, B, T, ...kind, steps, passes: PASSES })
     },
   },
   sample: {
@@ -77,16 +77,13 @@ const BENCHES: Record<string, { options: string[]; run: (o: BenchOptions) => Pro
   budget: {
     options: ["init", "batch", "context", "precision", "teraflops", "terabytes", "measure"],
     run: ({ kernels, values }) => {
-      const precision = values.measure
-        ? precisionOf(values.precision, kernels)
-        : values.precision === "bf16"
-          ? "bf16"
-          : "fp32"
+      const all = { name: "the budget", precisions: ["fp32", "bf16"], hasFp8: true } as const
+      const kind = arithmeticOf(values.precision, values.measure ? kernels : all)
       const flops = 1e12 * positive("--teraflops", values.teraflops, 790)
       const bandwidth = 1e12 * positive("--terabytes", values.terabytes, 4.3)
       const limits = { flops, bandwidth }
       return benchBudget(
-        { ...shape(values), precision },
+        { ...shape(values), ...kind },
         limits,
         values.measure ? kernels : undefined,
       )
@@ -152,7 +149,16 @@ function shape(values: BenchOptions["values"]) {
   return { config, T, B: whole("--batch", values.batch, 4) }
 }
 
-function precisionOf(name: string | undefined, { precisions, name: library }: Kernels): Precision {
+type Able = Pick<Kernels, "name" | "hasFp8"> & { precisions: readonly Precision[] }
+
+/** fp8 is bf16 with products in eight bits. */
+function arithmeticOf(name: string | undefined, kernels: Able) {
+  if (name !== "fp8") return { precision: precisionOf(name, kernels) }
+  if (kernels.hasFp8) return { precision: "bf16" as const, fp8: true }
+  throw new UserError(`--precision fp8: ${kernels.name} does not multiply in eight bits`)
+}
+
+function precisionOf(name: string | undefined, { precisions, name: library }: Able): Precision {
   const precision = precisions.find((known) => known === (name ?? "fp32"))
   if (precision) return precision
   throw new UserError(`--precision ${name}: ${library} has ${precisions.join(" and ")}`)

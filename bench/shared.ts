@@ -7,7 +7,6 @@ import { duration, median, table } from "../src/bench/table.ts"
 import { preset, SMALL } from "../src/model/config.ts"
 import { describeConfig } from "../src/model/program.ts"
 import type { Kernels } from "../src/native/library.ts"
-import type { Program } from "../src/program/link.ts"
 
 const SHAPES: StepShape[] = [
   { config: preset("gpt2:d12")!, B: 4, T: 64 },
@@ -20,21 +19,21 @@ const AT_LEAST = 3 // steps
 export async function benchShared(kernels: Kernels): Promise<string> {
   const rows: string[][] = []
   for (const shape of SHAPES) {
-    const { program } = await readyStep(kernels, shape)
-    const alone = steps(program)
+    const ready = await readyStep(kernels, shape)
+    const alone = steps(ready)
     const busy = Bun.spawn([...PINNED, process.execPath, "-e", BUSY])
     await Bun.sleep(500) // until it has started
-    const shared = steps(program)
+    const shared = steps(ready)
     busy.kill()
     await busy.exited
-    const after = steps(program)
+    const after = steps(ready)
     const best = Math.min(median(alone), median(after))
     rows.push([
       `${describeConfig(shape.config).split(":")[0]}, ${shape.B}×${shape.T}`,
       ...[median(alone), median(shared), median(after)].map(duration),
       `${(median(shared) / best).toFixed(2)} ×`,
     ])
-    program.free()
+    ready.program.free()
   }
   const headings = ["step", "alone:", "one core loaded:", "alone again:", "cost:"]
   return `${kernels.name}, ${kernels.call("llm_threads", 0)} threads\n\n${table(headings, rows)}`
@@ -46,10 +45,10 @@ const BUSY = "const end = Date.now() + 60_000; while (Date.now() < end);"
 const PINNED = Bun.which("taskset") ? ["taskset", "-c", "0"] : []
 
 /** Milliseconds of as many steps as the time allows. */
-function steps(program: Program): number[] {
+function steps({ program, source }: Awaited<ReturnType<typeof readyStep>>): number[] {
   const times: number[] = []
   for (let left = MEASURE_MS; left > 0 || times.length < AT_LEAST; ) {
-    const ms = runStep(program).reduce((sum, phase) => sum + phase, 0)
+    const ms = runStep(program, source).reduce((sum, phase) => sum + phase, 0)
     times.push(ms)
     left -= ms
   }

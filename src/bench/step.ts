@@ -17,6 +17,8 @@ export interface StepShape {
   B: number
   T: number
   precision?: Precision
+  /** Of bf16: with the blocks' products in eight bits. */
+  fp8?: boolean | undefined
 }
 
 export interface StepOptions extends StepShape {
@@ -28,11 +30,14 @@ export interface StepOptions extends StepShape {
 
 export const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
 /** Phases in their order, with what each learns when it is called. */
-const PHASES: Record<string, Record<string, number>> = {
-  forward: {},
-  backward: { accumulate: 0 },
-  gradient_norm: {},
-  update: {},
+function learnedBy({ slots }: TrainingProgram, calibrate = 0) {
+  const eight = slots ? { calibrate } : undefined
+  const phases: Record<string, Record<string, number>> = {
+    ...(eight && { quantize_weights: eight }),
+    ...{ forward: { ...eight }, backward: { accumulate: 0, ...eight } },
+    ...{ gradient_norm: {}, update: {} },
+  }
+  return Object.entries(phases)
 }
 const CONTROLS = { lr: 1e-4, step: 1, clip: 1 }
 const SEED = 42
@@ -40,11 +45,11 @@ const SEED = 42
 /** A report on `steps` steps of training on random tokens. */
 export async function benchStep(
   kernels: Kernels,
-  { config, B, T, precision = "fp32", steps, passes }: StepOptions,
+  { config, B, T, precision = "fp32", fp8, steps, passes }: StepOptions,
   before = measureLimits(kernels, precision), // and not beside the arena: memory holds one of the two
 ): Promise<string> {
-  const { source, program } = await readyStep(kernels, { config, B, T, precision })
-  const times = Array.from({ length: steps }, () => runStep(program))
+  const { source, program } = await readyStep(kernels, { config, B, T, precision, fp8 })
+  const times = Array.from({ length: steps }, () => runStep(program, source))
   const memory = residentMemory()
   const calls = await callByCall(program, phasesOf(source), kernels, precision, passes)
   const limits = [before, measureLimits(kernels, precision)]
@@ -62,14 +67,15 @@ export async function benchStep(
     `memory    ${giga(memory.now)} GB resident, ${giga(memory.peak)} GB at most; ` +
     `arena ${giga(program.plan.peak)} GB\n`
   program.free()
+  const names = learnedBy(source).map(([name]) => name)
   const shares = sharesOf(calls, peak, bandwidth)
-  return [head, phaseTable(times, ms), shareTable(shares, peak, bandwidth)].join("\n")
+  return [head, phaseTable(names, times, ms), shareTable(shares, peak, bandwidth)].join("\n")
 }
 
 /** A linked step on random tokens that has run once, and so touched every page. */
-export async function readyStep(kernels: Kernels, { config, B, T, precision }: StepShape) {
+export async function readyStep(kernels: Kernels, { config, B, T, precision, fp8 }: StepShape) {
   const source = trainingProgram(config, {
-    ...{ B, T, accumulation: 1, adamw: ADAMW, precision },
+    ...{ B, T, accumulation: 1, adamw: ADAMW, precision, fp8 },
     platform: kernels.platform,
   })
   const program = await Program.link(source, kernels)
@@ -82,13 +88,13 @@ export async function readyStep(kernels: Kernels, { config, B, T, precision }: S
     )
   }
   program.write(source.controls, Float64Array.from(Object.values(CONTROLS)))
-  runStep(program)
+  runStep(program, source, 1)
   return { source, program }
 }
 
-/** Milliseconds of each phase of one step. */
-export function runStep(program: Program): number[] {
-  return Object.entries(PHASES).map(([name, runtime]) => {
+/** Milliseconds of each phase of one step; `calibrate` 1 in the first one. */
+export function runStep(program: Program, source: TrainingProgram, calibrate = 0): number[] {
+  return learnedBy(source, calibrate).map(([name, runtime]) => {
     const start = performance.now()
     program.run(name, ...Object.values(runtime))
     program.wait()
@@ -97,14 +103,14 @@ export function runStep(program: Program): number[] {
 }
 
 /** The phases of a step in their order. */
-export function phasesOf({ phases }: TrainingProgram): Timed[] {
-  return Object.entries(PHASES).map(([name, runtime]) => {
-    return { phase: phases.find((phase) => phase.name === name)!, runtime }
+export function phasesOf(source: TrainingProgram): Timed[] {
+  return learnedBy(source).map(([name, runtime]) => {
+    return { phase: source.phases.find((phase) => phase.name === name)!, runtime }
   })
 }
 
-function phaseTable(times: number[][], stepMs: number): string {
-  const rows = Object.keys(PHASES).map((name, i) => {
+function phaseTable(names: string[], times: number[][], stepMs: number): string {
+  const rows = names.map((name, i) => {
     const ms = median(times.map((phases) => phases[i]!))
     return [name, duration(ms), percent(ms / stepMs)]
   })

@@ -74,7 +74,7 @@ export function isBf16({ name }: Signature): boolean {
 }
 
 /** Whether a kernel has to do with numbers of eight bits. */
-export function isFp8({ name }: Signature): boolean {
+export function isFp8({ name }: Pick<Signature, "name">): boolean {
   return /^(fp8|e4m3|e5m2)_/.test(name)
 }
 
