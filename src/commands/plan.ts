@@ -122,7 +122,8 @@ interface Choice {
 /** What each kind of recompute saves, and what it costs in a pass forward and back. */
 function recomputeTable(choices: Choice[], signatures: Contract): string[] {
   const rows = choices.map(({ recompute, source: { phases, precision }, plan: { peak } }) => {
-    const calls = phases.slice(0, 2).flatMap((phase) => phase.calls) // forward, backward
+    const passes = phases.filter(({ name }) => name === "forward" || name === "backward")
+    const calls = passes.flatMap((phase) => phase.calls)
     return { recompute, peak, ...workOfCalls(calls, signatures, precision) }
   })
   const none = rows[0]!
