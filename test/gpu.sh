@@ -96,6 +96,19 @@ losses() {
         compare "$work/bf16" "$work/cpu" 2e-2
 }
 
+# The blocks' products in eight bits beside those in bf16: 500 steps, and GPT-2 124M.
+eight() {
+    llm train $SMALL --steps 1 --device cuda --precision fp8 > "$work/eight.log" 2>&1 ||
+        { tail -n 1 "$work/eight.log" && grep -q 'cannot multiply in eight bits' "$work/eight.log" && return 77; } ||
+        return 1
+    for precision in bf16 fp8; do
+        llm train $SMALL --steps 500 --device cuda --precision $precision --out "$work/500-$precision" > /dev/null &&
+            llm train $D12 --steps 60 --device cuda --precision $precision --out "$work/d12-$precision" > /dev/null ||
+            return 1
+    done
+    compare "$work/500-fp8" "$work/500-bf16" 1e-2 && compare "$work/d12-fp8" "$work/d12-bf16" 1e-2
+}
+
 same() { cmp "$work/$1/model_$3" "$work/$2/model_$3" && cmp "$work/$1/state_${3%.bin}_00000.bin" "$work/$2/state_${3%.bin}_00000.bin"; }
 export -f same
 resume() {
@@ -136,13 +149,14 @@ sanitize() {
     compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 20 \
         ./llm train $tiny --device cuda --precision "$2"
 }
-export -f machine losses resume twice refusal monitor sanitize
+export -f machine losses eight resume twice refusal monitor sanitize
 
 part machine 40 bash -c machine
 part ops 150 bash -c 'bun_test test/cuda/ops.test.ts'
 part model 60 bash -c 'bun_test test/model/fixture.test.ts'
 part train 120 bash -c 'bun_test test/cuda/device.test.ts test/cuda/train.test.ts'
 part losses 90 bash -c losses
+part eight 90 bash -c eight
 part resume 45 bash -c resume
 part twice 60 bash -c twice
 part refusal 30 bash -c refusal
