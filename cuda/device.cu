@@ -144,6 +144,14 @@ int device_driver(void) {
     return version;
 }
 
+int device_fp8(void) {
+    int device = 0, major = 0, minor = 0;
+    keep_error(cudaGetDevice(&device));
+    keep_error(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    keep_error(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    return 10 * major + minor >= 89;
+}
+
 i64 device_allocate(i64 bytes) {
     void *address = nullptr;
     const cudaError_t error = cudaMalloc(&address, (size_t)bytes);

@@ -27,6 +27,9 @@ i64 device_memory_free(void);
 /* CUDA's version as the driver has it: 1000·major + 10·minor. */
 int device_driver(void);
 
+/* Whether the GPU's tensor cores multiply 8-bit floats. */
+int device_fp8(void);
+
 /* Memory on the device, aligned to 256 bytes or more, zeroed; 0 where there is not enough. */
 i64 device_allocate(i64 bytes);
 int device_free(i64 address);

@@ -32,6 +32,17 @@ test.skipIf(reason !== undefined)(
   },
 )
 
+test.skipIf(reason !== undefined)("tensor cores of Ada and later multiply 8-bit floats", () => {
+  const { device_fp8, emulated_capability } = dlopen(EMULATED_CUDA, {
+    device_fp8: { args: [], returns: "i32" },
+    emulated_capability: { args: ["i32"], returns: "void" },
+  }).symbols
+  expect(device_fp8()).toBe(1)
+  emulated_capability(8) // 8.0: Ada is 8.9
+  expect(device_fp8()).toBe(0)
+  emulated_capability(9)
+})
+
 const { title, kernels } = await openGpu()
 describe.skipIf(!kernels)(title, () => {
   test("kernels are given no address of the other side's memory", () => {
