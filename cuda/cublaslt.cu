@@ -85,7 +85,7 @@ Key key_of(const Product &p) {
     int epilogue = (p.bias ? BIAS : 0) + (p.sums ? BGRADB : 0);
     if (p.pre) epilogue += (p.form == FORWARD ? GELU : DGELU) + AUX;
     const int added = !p.added ? 0 : p.added == p.out ? 1 : 2;
-    return {p.form, p.is_bf16, p.is_bf16 ? COMPUTE_32F : f32_compute, epilogue ? epilogue : PLAIN,
+    return {p.form, p.kind, p.kind == F32 ? f32_compute : COMPUTE_32F, epilogue ? epilogue : PLAIN,
             added,  alignment_of(p), p.rows, p.columns, p.inner};
 }
 
@@ -101,19 +101,26 @@ static bool lay(void **layout, int type, int size, int inner, bool inner_last) {
 }
 
 Described describe(const Key &key) {
-    const int type = key.is_bf16 ? R_16BF : R_32F;
-    const int out_type = key.form == BACKWARD_WEIGHT ? (int)R_32F : type;
-    const bool right_last = key.form == FORWARD, left_last = key.form != BACKWARD_WEIGHT;
-    const int transposes_a = right_last, transposes_b = !left_last; // CUBLAS_OP_T is 1
+    const ProductForm form = (ProductForm)key.form;
+    const Kind kind = (Kind)key.kind;
+    const int type = kind == F32 ? R_32F : R_16BF;
+    const int out_type = form == BACKWARD_WEIGHT ? (int)R_32F : type;
+    const int right_type = kind == FP8 ? (int)R_8F_E4M3 : type;
+    const int left_type = kind == FP8 && form != FORWARD ? (int)R_8F_E5M2 : right_type;
+    const int transposes_a = right_last(form, kind); // CUBLAS_OP_T is 1
+    const int transposes_b = !left_last(form, kind);
     Described made = {};
     bool is_made =
         cublaslt.MatmulDescCreate(&made.operation, key.compute, R_32F) == 0 &&
         set(made.operation, DESC_TRANSA, transposes_a) &&
         set(made.operation, DESC_TRANSB, transposes_b) &&
         set(made.operation, DESC_EPILOGUE, key.epilogue) &&
-        lay(&made.a, type, key.columns, key.inner, right_last) &&
-        lay(&made.b, type, key.rows, key.inner, left_last) &&
+        lay(&made.a, right_type, key.columns, key.inner, right_last(form, kind)) &&
+        lay(&made.b, left_type, key.rows, key.inner, left_last(form, kind)) &&
         lay(&made.d, out_type, key.rows, key.columns, true);
+    // Gradients are what few bits would be felt in.
+    if (kind == FP8)
+        is_made = is_made && set(made.operation, DESC_FAST_ACCUM, (signed char)(form == FORWARD));
     if (key.epilogue & (BIAS | BGRADB))
         is_made = is_made && set(made.operation, DESC_BIAS_DATA_TYPE, out_type);
     if (key.epilogue & AUX)
@@ -121,11 +128,13 @@ Described describe(const Key &key) {
     return is_made ? made : Described{};
 }
 
-// The vectors and matrices that an epilogue takes are part of the descriptor.
+// Scales, and the vectors and matrices that an epilogue takes, are part of the descriptor.
 static bool point(const Described &described, const Product &p) {
     const void *const vector = p.sums ? p.sums : p.bias;
     return (!vector || set(described.operation, DESC_BIAS_POINTER, vector)) &&
-           (!p.pre || set(described.operation, DESC_AUX_POINTER, p.pre));
+           (!p.pre || set(described.operation, DESC_AUX_POINTER, p.pre)) &&
+           (!p.right_scale || set(described.operation, DESC_A_SCALE_POINTER, p.right_scale)) &&
+           (!p.left_scale || set(described.operation, DESC_B_SCALE_POINTER, p.left_scale));
 }
 
 int heuristics(Heuristic *found, int most, const Described &described, const Key &key,

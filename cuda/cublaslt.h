@@ -18,7 +18,7 @@ struct Heuristic {
 };
 static_assert(sizeof(Heuristic) == 96, "as the library lays it out");
 
-enum { R_32F = 0, R_16BF = 14 };                /* cudaDataType */
+enum { R_32F = 0, R_16BF = 14, R_8F_E4M3 = 28, R_8F_E5M2 = 29 }; /* cudaDataType */
 enum { COMPUTE_32F = 68, COMPUTE_TF32 = 77 };   /* cublasComputeType_t */
 enum { STATUS_NOT_SUPPORTED = 15 };             /* cublasStatus_t */
 enum Epilogue {                                 /* cublasLtEpilogue_t, a sum of: */
@@ -36,6 +36,9 @@ enum {                                          /* cublasLtMatmulDescAttributes_
     DESC_BIAS_POINTER = 8,
     DESC_AUX_POINTER = 11,
     DESC_AUX_LD = 12,
+    DESC_A_SCALE_POINTER = 17,
+    DESC_B_SCALE_POINTER = 18,
+    DESC_FAST_ACCUM = 25, /* sums of FP8 stay in the tensor cores' own few bits */
     DESC_BIAS_DATA_TYPE = 26,
 };
 enum {                                          /* cublasLtMatmulPreferenceAttributes_t */
@@ -75,7 +78,7 @@ extern Cublaslt cublaslt; /* all null until product_open has found all */
 
 /* All that tells one product from another to cuBLASLt. Integers only: it is compared as memory. */
 struct Key {
-    int form, is_bf16, compute, epilogue;
+    int form, kind, compute, epilogue;
     int added;     /* 0; 1 to out itself; 2 something else */
     int alignment; /* of the pointers: up to 16 bytes */
     int rows, columns, inner;

@@ -2,12 +2,12 @@
  * in the fewest passes that can be had, or else by the kernel that takes anything. */
 #include "product.h"
 
-constexpr int IS_BF16 = sizeof(real) < sizeof(float);
+constexpr Kind KIND = sizeof(real) < sizeof(float) ? BF16 : F32;
 
 void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *weight,
                           const real *bias, const real *residual, float *, int N, int C, int OC) {
     if (N < LLM_FEW_ROWS) return REAL(few_rows)(out, pre, inp, weight, bias, residual, N, C, OC);
-    const Product all = {FORWARD, IS_BF16, N, OC, C, out, inp, weight, bias, pre, residual, nullptr};
+    const Product all = {FORWARD, KIND, N, OC, C, out, inp, weight, bias, pre, residual, nullptr};
     if (product(all)) return;
     if (pre && !residual) {
         Product linear = all;
@@ -21,8 +21,8 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
 void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
                                  int N, int C, int OC, int accumulate) {
     const real *const added = accumulate ? dinp : nullptr;
-    const Product all = {BACKWARD_INPUT, IS_BF16, N,           C,     OC,     dinp,
-                         dout,           weight,  nullptr, (real *)pre, added, nullptr};
+    const Product all = {BACKWARD_INPUT, KIND,   N,       C,           OC,    dinp,
+                         dout,           weight, nullptr, (real *)pre, added, nullptr};
     if (product(all)) return;
     if (pre) {
         Product linear = all;
@@ -35,13 +35,13 @@ void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weigh
 void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout, const real *inp,
                                   float *, int N, int C, int OC, int accumulate) {
     const float *const added = accumulate ? dweight : nullptr;
-    const Product linear = {BACKWARD_WEIGHT, IS_BF16, OC,      C,       N,     dweight,
-                            dout,            inp,     nullptr, nullptr, added, nullptr};
+    const Product linear = {BACKWARD_WEIGHT, KIND, OC,      C,       N,     dweight,
+                            dout,            inp,  nullptr, nullptr, added, nullptr};
     if (dbias && !accumulate) {
         Product all = linear;
         all.sums = dbias;
         if (product(all)) return;
     }
     if (!product(linear)) tiled_product(linear);
-    if (dbias) column_sums(dbias, dout, IS_BF16, N, OC, accumulate);
+    if (dbias) column_sums(dbias, dout, KIND == BF16, N, OC, accumulate);
 }

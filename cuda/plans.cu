@@ -45,7 +45,7 @@ static Plan *append(const Choice &choice) {
 }
 
 static size_t out_bytes(const Product &p) {
-    const size_t each = p.is_bf16 && p.form != BACKWARD_WEIGHT ? sizeof(bf16) : sizeof(float);
+    const size_t each = p.kind == F32 || p.form == BACKWARD_WEIGHT ? sizeof(float) : sizeof(bf16);
     return (size_t)p.rows * p.columns * each;
 }
 
@@ -116,7 +116,7 @@ static float pass_us(const Product &p) {
     cudaDeviceGetAttribute(&khz, cudaDevAttrMemoryClockRate, device);
     cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, device);
     const double peak = khz > 0 && bits > 0 ? 2e3 * khz * bits / 8 : 1e12; // bytes/s, two a clock
-    const double stored = p.is_bf16 ? sizeof(bf16) : sizeof(float);
+    const double stored = p.kind == F32 ? sizeof(float) : sizeof(bf16);
     const double numbers = p.sums ? (double)p.inner * p.rows
                                   : (p.form == FORWARD ? 2. : 3.) * p.rows * p.columns;
     return (float)(3 + numbers * stored / (0.85 * peak) * 1e6);
@@ -163,7 +163,7 @@ static Plan *plan_for(const Product &p) {
 /* cuBLASLt's GELU is as exact as bf16 needs and no more; it takes rows of 8, and what is added comes
  * before it. */
 static bool has_epilogue(const Product &p) {
-    return !p.pre || (p.is_bf16 && !p.added && p.columns % 8 == 0);
+    return !p.pre || (p.kind == BF16 && !p.added && p.columns % 8 == 0);
 }
 
 bool product(const Product &p) {
@@ -228,6 +228,7 @@ static int config(const Choice &choice, int attribute) {
 
 extern "C" int product_report(char *out, int size) {
     static const char *const forms[] = {"forward", "input", "weight"};
+    static const char *const kinds[] = {"f32", "bf16", "fp8"};
     int used = 0;
     const auto write = [&](const char *format, auto... values) {
         const int room = used < size ? size - used : 0;
@@ -240,8 +241,8 @@ extern "C" int product_report(char *out, int size) {
         const Key &key = choice.key;
         const double flops = 2. * key.rows * key.columns * key.inner;
         write("%-8s %-5s %7d %7d %7d %5d %5d %9.2f %8.1f  ", forms[key.form],
-              key.is_bf16 ? "bf16" : key.compute == COMPUTE_TF32 ? "tf32" : "f32", key.rows,
-              key.columns, key.inner, key.epilogue, key.added, choice.us,
+              key.compute == COMPUTE_TF32 ? "tf32" : kinds[key.kind], key.rows, key.columns,
+              key.inner, key.epilogue, key.added, choice.us,
               choice.us > 0 ? flops / choice.us / 1e6 : 0.);
         if (choice.status == 0)
             write("algorithm %d, tile %d, stages %d, split %d\n", config(choice, ALGO_ID),

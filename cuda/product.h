@@ -11,12 +11,24 @@
  *   BACKWARD_WEIGHT  left (inner,rows)  right (inner,columns)   dweight = doutᵀ·inp, in f32 */
 enum ProductForm { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT };
 
-/* sum = left·right + bias. With pre, forward: pre = sum, sum = gelu(sum), of pre as it is stored or
- * before it was rounded; backward: sum *= gelu'(pre). out = sum + added. Pointers may be NULL from
- * `bias` on. */
+/* What a product's factors are stored in; and its result, but for that of BACKWARD_WEIGHT. Where they
+ * are of eight bits, right is e4m3, left is e4m3 forward and e5m2 backward, and the result is bf16. */
+enum Kind { F32, BF16, FP8 };
+
+/* Whether a factor's inner dimension is its last one in memory. Of eight bits it always is. */
+__host__ __device__ constexpr bool left_last(ProductForm form, Kind kind) {
+    return form != BACKWARD_WEIGHT || kind == FP8;
+}
+__host__ __device__ constexpr bool right_last(ProductForm form, Kind kind) {
+    return form == FORWARD || kind == FP8;
+}
+
+/* sum = left·right + bias, where both scales multiply that of FP8. With pre, forward: pre = sum,
+ * sum = gelu(sum), of pre as it is stored or before it was rounded; backward: sum *= gelu'(pre).
+ * out = sum + added. Pointers may be NULL from `bias` on. */
 struct Product {
     ProductForm form;
-    int is_bf16; /* how all are stored but the result of BACKWARD_WEIGHT, and sums */
+    Kind kind;
     int rows, columns, inner;
     void *out;               /* (rows,columns) overwritten */
     const void *left, *right;
@@ -24,6 +36,7 @@ struct Product {
     void *pre;               /* (rows,columns) */
     const void *added;       /* (rows,columns), may be out itself */
     float *sums;             /* (rows) overwritten with the sums over inner of left */
+    const float *left_scale = nullptr, *right_scale = nullptr; /* of FP8: 1/scale of each */
 };
 
 /* Queues the product and returns true; or returns false and has done nothing, where it cannot be had

@@ -1,5 +1,6 @@
 /* A matrix product for what no library takes: of any size and alignment, in f32 on the plain cores. */
 #include "activation.h"
+#include "fp8.h"
 #include "product.h"
 
 // A block makes SIDE×SIDE elements of out, a thread EACH×EACH of them, from DEPTH elements of the
@@ -22,7 +23,7 @@ DEVICE void load_tile(float (*tile)[SIDE + 1], const T *factor, int size, int in
     }
 }
 
-template <ProductForm FORM, typename T, typename O>
+template <ProductForm FORM, Kind KIND, typename L, typename R, typename O>
 KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p, int columns_before) {
     __shared__ float left[DEPTH][SIDE + 1], right[DEPTH][SIDE + 1];
     const int first_row = blockIdx.x * SIDE, first_column = columns_before + blockIdx.y * SIDE;
@@ -30,8 +31,9 @@ KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p, int columns_before) {
 
     float sum[EACH][EACH] = {};
     for (int depth = 0; depth < p.inner; depth += DEPTH) {
-        load_tile<FORM != BACKWARD_WEIGHT>(left, (const T *)p.left, p.rows, p.inner, first_row, depth);
-        load_tile<FORM == FORWARD>(right, (const T *)p.right, p.columns, p.inner, first_column, depth);
+        load_tile<left_last(FORM, KIND)>(left, (const L *)p.left, p.rows, p.inner, first_row, depth);
+        load_tile<right_last(FORM, KIND)>(right, (const R *)p.right, p.columns, p.inner, first_column,
+                                          depth);
         __syncthreads();
         for (int d = 0; d < DEPTH; d++) {
             float a[EACH], b[EACH];
@@ -50,6 +52,7 @@ KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p, int columns_before) {
             const int row = first_row + y + i * ACROSS, column = first_column + x + j * ACROSS;
             if (row >= p.rows || column >= p.columns) continue;
             const i64 at = (i64)row * p.columns + column;
+            if constexpr (KIND == FP8) sum[i][j] = sum[i][j] * *p.left_scale * *p.right_scale;
             if constexpr (FORM == FORWARD) {
                 store_forward(out, pre, (const O *)p.bias, added, at, column, sum[i][j]);
             } else {
@@ -63,11 +66,12 @@ KERNEL __launch_bounds__(THREADS) tiled_kernel(Product p, int columns_before) {
 
 constexpr int MAX_GRID_Y = 65535; // blocks that CUDA takes
 
-template <typename T> static void tiled(const Product &p) {
+/* G: left's numbers where that is a gradient. */
+template <Kind KIND, typename T, typename G, typename O> static void tiled(const Product &p) {
     void (*const kernel)(Product, int) =
-        p.form == FORWARD          ? tiled_kernel<FORWARD, T, T>
-        : p.form == BACKWARD_INPUT ? tiled_kernel<BACKWARD_INPUT, T, T>
-                                   : tiled_kernel<BACKWARD_WEIGHT, T, float>;
+        p.form == FORWARD          ? tiled_kernel<FORWARD, KIND, T, T, O>
+        : p.form == BACKWARD_INPUT ? tiled_kernel<BACKWARD_INPUT, KIND, G, T, O>
+                                   : tiled_kernel<BACKWARD_WEIGHT, KIND, G, T, float>;
     const i64 row_tiles = ceil_div(p.rows, SIDE), column_tiles = ceil_div(p.columns, SIDE);
     for (i64 first = 0; first < column_tiles; first += MAX_GRID_Y) {
         const i64 count = column_tiles - first < MAX_GRID_Y ? column_tiles - first : MAX_GRID_Y;
@@ -76,6 +80,7 @@ template <typename T> static void tiled(const Product &p) {
 }
 
 void tiled_product(const Product &p) {
-    if (p.is_bf16) tiled<bf16>(p);
-    else tiled<float>(p);
+    if (p.kind == FP8) tiled<FP8, E4m3, E5m2, bf16>(p);
+    else if (p.kind == BF16) tiled<BF16, bf16, bf16, bf16>(p);
+    else tiled<F32, float, float, float>(p);
 }

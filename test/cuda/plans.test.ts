@@ -45,8 +45,17 @@ async function fresh(name: string) {
     library.call("matmul_forward", out!, 0, inp!, weight!, 0, 0, 0, N, C, OC)
     library.wait()
   }
+  const multiplyFp8 = (N: number, C: number, OC: number) => {
+    const [wide, left, right, slot] = [N * OC, N * C, OC * C, 32].map(
+      (length) => library.onDevice(length * 4).address,
+    )
+    library.call("fp8_matmul_forward", wide!, left!, right!, slot!, slot!, wide!, 0, N, C, OC)
+    library.call("fp8_matmul_backward_input", left!, wide!, right!, slot!, slot!, N, C, OC, 0)
+    library.call("fp8_matmul_backward_weight", right!, wide!, left!, slot!, slot!, N, C, OC, 1)
+    library.wait()
+  }
   const report = () => new TextDecoder().decode(whole(symbols.product_report, 1).slice(0, -1))
-  return { ...symbols, multiply, report }
+  return { ...symbols, multiply, multiplyFp8, report }
 }
 
 describe.skipIf(isOnGpu || !("library" in opened))("the plans of products", () => {
@@ -63,6 +72,23 @@ describe.skipIf(isOnGpu || !("library" in opened))("the plans of products", () =
     second.multiply()
     expect(second.report()).toBe(report)
     expect(whole(second.product_plans_save)).toEqual(kept)
+  })
+
+  test("products of eight bits are cuBLASLt's where it takes them, each with a plan", async () => {
+    const library = await fresh("eighth")
+    library.multiplyFp8(48, 64, 32)
+    const plans = () => library.report().trimEnd().split("\n").slice(1)
+    expect(plans()).toEqual([
+      expect.stringMatching(/^forward +fp8 +48 +32 +64 +4 +0 .* algorithm 2,/),
+      expect.stringMatching(/^input +fp8 +48 +64 +32 +1 +0 .* algorithm 2,/),
+      expect.stringMatching(/^weight +fp8 +32 +64 +48 +1 +1 .* algorithm 2,/),
+    ])
+    library.multiplyFp8(48, 64, 24)
+    expect(plans().slice(3)).toEqual(
+      ["forward", "input", "weight"].map((form) =>
+        expect.stringMatching(new RegExp(`^${form} +fp8 .* own kernel \\(status 15\\)$`)),
+      ),
+    )
   })
 
   test("a kept plan counts more than what was chosen before it was told", async () => {

@@ -3,11 +3,12 @@
 //
 // It refuses what cuBLASLt may refuse, by sizes that only the tests know, so that all ways are gone
 // which lead around it: an odd number of rows altogether, and an odd inner dimension together with an
-// epilogue that takes a second matrix or makes sums. Where the columns are a multiple of 16 it first
-// offers an algorithm that then does not run.
+// epilogue that takes a second matrix or makes sums. Of eight bits it refuses what cuBLASLt does. Where
+// the columns are a multiple of 16 it first offers an algorithm that then does not run.
 
 #include "../../cuda/activation.h"
 #include "../../cuda/cublaslt.h"
+#include "../../cuda/fp8.h"
 
 namespace {
 
@@ -19,6 +20,8 @@ struct Operation {
     int transposes_a, transposes_b, epilogue, vector_type;
     void *vector, *aux;
     i64 aux_stride;
+    const float *scale_a, *scale_b;
+    signed char adds_fast; // which does not show in double precision
 };
 struct Matrix {
     Layout layout;
@@ -33,6 +36,8 @@ constexpr int INVALID_VALUE = 7, EXECUTION_FAILED = 13;
 constexpr unsigned long long UNABLE = 1, ABLE = 2; // algorithms
 
 float get(const void *from, int type, i64 i) {
+    if (type == R_8F_E4M3) return widen(((const E4m3 *)from)[i]);
+    if (type == R_8F_E5M2) return widen(((const E5m2 *)from)[i]);
     return type == R_16BF ? widen(((const bf16 *)from)[i]) : ((const float *)from)[i];
 }
 void put(void *to, int type, i64 i, double x) {
@@ -64,6 +69,7 @@ KERNEL multiply(Call call) {
                 sum += (double)element(call.a, operation.transposes_a, i, k) *
                        element(call.b, operation.transposes_b, k, j);
             sum *= call.alpha;
+            if (operation.scale_a) sum = sum * *operation.scale_a * *operation.scale_b;
             if (call.beta != 0) sum += call.beta * element(call.c, false, i, j);
             if (epilogue & BIAS) sum += get(operation.vector, operation.vector_type, i);
             const i64 aux = i + j * operation.aux_stride;
@@ -101,6 +107,9 @@ int set_attribute(void *made, int attribute, const void *value, size_t bytes) {
     if (attribute == DESC_BIAS_DATA_TYPE) return take(operation.vector_type, value, bytes);
     if (attribute == DESC_AUX_POINTER) return take(operation.aux, value, bytes);
     if (attribute == DESC_AUX_LD) return take(operation.aux_stride, value, bytes);
+    if (attribute == DESC_A_SCALE_POINTER) return take(operation.scale_a, value, bytes);
+    if (attribute == DESC_B_SCALE_POINTER) return take(operation.scale_b, value, bytes);
+    if (attribute == DESC_FAST_ACCUM) return take(operation.adds_fast, value, bytes);
     return INVALID_VALUE;
 }
 
@@ -116,12 +125,28 @@ int set_preference(void *, int attribute, const void *, size_t bytes) {
     return bytes == (attribute == PREF_MAX_WORKSPACE_BYTES ? 8 : 4) ? 0 : INVALID_VALUE;
 }
 
-int find_algorithms(void *, void *made, void *a, void *, void *, void *d, void *, int wanted,
+/* A and B both have the inner dimension next to each other, one of them at most is of gradients, both
+ * have a scale, and sixteen bytes hold whole numbers of every row. */
+bool takes_eight_bits(const Operation &operation, const Layout &a, const Layout &b) {
+    const bool are_types = (a.type == R_8F_E4M3 || a.type == R_8F_E5M2) &&
+                           (b.type == R_8F_E4M3 || b.type == R_8F_E5M2) &&
+                           (a.type == R_8F_E4M3 || b.type == R_8F_E4M3);
+    return are_types && operation.transposes_a && !operation.transposes_b && operation.scale_a &&
+           operation.scale_b && !(operation.epilogue & ~(PLAIN | BIAS)) && a.rows % 16 == 0 &&
+           a.columns % 16 == 0 && b.columns % 16 == 0;
+}
+bool is_taken(const Operation &operation, const Layout &a, const Layout &b) {
+    const bool is_wide = a.type == b.type && (a.type == R_32F || a.type == R_16BF);
+    return is_wide ? !operation.scale_a && !operation.scale_b : takes_eight_bits(operation, a, b);
+}
+
+int find_algorithms(void *, void *made, void *a, void *b, void *, void *d, void *, int wanted,
                     Heuristic *results, int *found) {
     const Operation &operation = *(const Operation *)made;
     const Layout &out = *(const Layout *)d;
     const bool is_odd = inner_of(operation, *(const Layout *)a) % 2;
     *found = 0;
+    if (!is_taken(operation, *(const Layout *)a, *(const Layout *)b)) return STATUS_NOT_SUPPORTED;
     if (out.rows % 2 || (is_odd && operation.epilogue & (AUX | BGRADB))) return STATUS_NOT_SUPPORTED;
     if (out.columns % 16 == 0) results[(*found)++].algorithm.data[0] = UNABLE;
     if (*found < wanted) results[(*found)++].algorithm.data[0] = ABLE;
@@ -157,6 +182,7 @@ int queue_product(void *, void *operation, const void *alpha, const void *A, voi
                       inner == inner_of(asked, left) && call.c.layout.rows == out.rows;
     const bool aux_fits = asked.aux_stride % 8 == 0 && asked.aux_stride >= out.rows;
     if (!fits || (asked.epilogue & AUX && !aux_fits)) return INVALID_VALUE;
+    if (!is_taken(asked, left, right)) return STATUS_NOT_SUPPORTED;
     if (algorithm->data[0] != ABLE) return EXECUTION_FAILED;
     launch(multiply, 1, 1, 0, call);
     return 0;

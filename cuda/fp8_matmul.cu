@@ -1,0 +1,29 @@
+/* The products of the linear layer on tensors of eight bits: by cuBLASLt, which takes sizes that are
+ * multiples of 16 where tensor cores multiply such numbers; else by the kernel that takes anything. */
+#include "fp8.h"
+#include "product.h"
+
+static void multiply(const Product &p) {
+    if (!product(p)) tiled_product(p);
+}
+
+void fp8_matmul_forward(bf16 *out, const e4m3 *inp, const e4m3 *weight, const float *inp_slot,
+                        const float *weight_slot, const bf16 *bias, const bf16 *residual, int N, int C,
+                        int OC) {
+    multiply({FORWARD, FP8, N, OC, C, out, inp, weight, bias, nullptr, residual, nullptr,
+              inp_slot + INVERSE, weight_slot + INVERSE});
+}
+
+void fp8_matmul_backward_input(bf16 *dinp, const e5m2 *dout, const e4m3 *weight,
+                               const float *dout_slot, const float *weight_slot, int N, int C, int OC,
+                               int accumulate) {
+    multiply({BACKWARD_INPUT, FP8, N, C, OC, dinp, dout, weight, nullptr, nullptr,
+              accumulate ? dinp : nullptr, nullptr, dout_slot + INVERSE, weight_slot + INVERSE});
+}
+
+void fp8_matmul_backward_weight(float *dweight, const e5m2 *dout, const e4m3 *inp,
+                                const float *dout_slot, const float *inp_slot, int N, int C, int OC,
+                                int accumulate) {
+    multiply({BACKWARD_WEIGHT, FP8, OC, C, N, dweight, dout, inp, nullptr, nullptr,
+              accumulate ? dweight : nullptr, nullptr, dout_slot + INVERSE, inp_slot + INVERSE});
+}
