@@ -1,7 +1,9 @@
 // The kernels of eight bits: tensors with their scales, and the products of such.
 
+import { fromBf16 } from "../../../src/data/bf16.ts"
 import { Bf16Random, EPS_BF16 } from "../bf16.ts"
 import {
+  type Arguments,
   type Case,
   EPS,
   gradient,
@@ -144,6 +146,38 @@ function activation(shape: Shape, isGelu: boolean): Case {
       return {
         args: { ...args, inp, gelu: Number(isGelu) },
         outputs: () => outputs(Float64Array.from(inp, (x) => (isGelu ? gelu(x) : x))),
+      }
+    },
+  }
+}
+
+/** Every bf16 but NaN: ties, infinities, and what is too small or too large for eight bits. */
+function everyNumber(type: "e4m3" | "e5m2"): Case {
+  const format = FP8[type]
+  const [N, C] = [256, 256]
+  return {
+    kernel: `${type}_quantize`,
+    title: "every number",
+    draw() {
+      const codes = Array.from({ length: N * C }, (_, i) => i)
+      const inp = Float32Array.from(codes, (code) =>
+        Number.isNaN(fromBf16(code)) ? 0 : fromBf16(code),
+      )
+      const slot = slotOf([1, 1, 0])
+      const more: Arguments =
+        type === "e4m3"
+          ? { gelu: 0 }
+          : { sums: NULL, pre: NULL, scratch: scratch((N / 128) * C), accumulate: 0 }
+      return {
+        args: {
+          ...{ out: overwritten(N * C, EXACT), transposed: NULL, slot: updated(slot, EXACT) },
+          ...{ inp, N, C, calibrate: 0, ...more },
+        },
+        outputs() {
+          const after = Float64Array.from(slot)
+          after[2] = Number.POSITIVE_INFINITY
+          return { out: Float64Array.from(inp, (x) => nearestFp8(x, format)), slot: after }
+        },
       }
     },
   }
@@ -313,5 +347,6 @@ const products = [...tuples(16, 3), [64, 128, 48], [96, 64, 160]].flatMap((sizes
 export const fp8Cases: Case[] = [
   ...[1, 2, 9, 33].flatMap((count) => [scales(count, FP8.e4m3), scales(count, FP8.e5m2)]),
   ...quantized,
+  ...[everyNumber("e4m3"), everyNumber("e5m2")],
   ...products,
 ]
