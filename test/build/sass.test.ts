@@ -153,6 +153,36 @@ describe.skipIf(skipped !== undefined)(
       TIMEOUT_MS,
     )
 
+    test(
+      "tensors of eight bits are read sixteen bytes at a time and rounded two numbers at a time",
+      () => {
+        const kernels = disassemble(HOPPER, /fp8_cu_\w+8quantizeI\w+ELb1E/)
+        const rounded = (name: string) => (name.includes("4E4m3") ? "E4M3" : "E5M2")
+        expect([...kernels.keys()].map(rounded).sort()).toEqual(["E4M3", "E4M3", "E5M2", "E5M2"])
+        // A thread's 4 rows of 8 numbers are on their way before the first is rounded; with a GELU to
+        // compute meanwhile, and for its gradient 4 rows more, two are.
+        const lacks = [...kernels].flatMap(([name, code]) => {
+          const rounds = new RegExp(`^F2FP\\.SATFINITE\\.${rounded(name)}\\.F32`)
+          const before = code.slice(
+            0,
+            code.findIndex((instruction) => rounds.test(instruction)),
+          )
+          const [loads, ahead] = [name.includes("OfE2E") ? 8 : 4, name.includes("OfE0E") ? 4 : 2]
+          return [
+            ...lacking(new Map([[name, before]]), [[/^LDG\.E\.128/, ahead]]),
+            ...lacking(new Map([[name, code]]), [
+              [rounds, 16],
+              [/^LDG\.E\.128/, loads],
+              [/^STG\.E\.64/, 4],
+              [/^STS\b/, 8],
+            ]),
+          ]
+        })
+        expect(lacks).toEqual([])
+      },
+      TIMEOUT_MS,
+    )
+
     test(`on Hopper no kernel has more than ${MOST_STACK} bytes of its own memory`, () => {
       const usage = [...dump(HOPPER, "--dump-resource-usage")].map(([name, text]) => ({
         name,
