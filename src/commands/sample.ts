@@ -7,6 +7,7 @@ import { decodeProgram } from "../model/program.ts"
 import { loadWeights } from "../model/weights.ts"
 import type { Precision } from "../native/contract.ts"
 import { type Device, findDevice, openDevice, platformOf, USUAL } from "../native/device.ts"
+import { forRun } from "../native/memory.ts"
 import { exitCodeOf } from "../native/signals.ts"
 import type { CommandSpec, Options } from "../options.ts"
 import { Program } from "../program/link.ts"
@@ -139,7 +140,7 @@ async function run(options: Options): Promise<number> {
   const kernels = await openDevice(found, options.number("threads"), precision)
   const B = Math.ceil(samples / Math.ceil(samples / BATCH)) // of all batches
   const tensors = decodeProgram(config, precision, B, platform)
-  const program = await Program.link(tensors, kernels, B > 1 ? ["fewer --samples"] : [])
+  const program = await Program.link(tensors, kernels, forRun(B > 1 ? ["fewer --samples"] : []))
   loadWeights(source, program, tensors, kernels)
   source.close()
 

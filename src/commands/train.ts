@@ -13,6 +13,7 @@ import { loadWeights } from "../model/weights.ts"
 import { type Arithmetic, storedIn } from "../native/contract.ts"
 import { type Device, findDevice, openDevice, platformOf, USUAL } from "../native/device.ts"
 import { contract, type Kernels } from "../native/library.ts"
+import { forRun } from "../native/memory.ts"
 import { DeviceMonitor } from "../native/nvml.ts"
 import { measurePeak } from "../native/peak.ts"
 import { exitCodeOf, Stop } from "../native/signals.ts"
@@ -89,7 +90,9 @@ async function run(given: Options): Promise<number> {
     return trainingProgram(config, { B, T, accumulation, ...all })
   })
   const savers = rewrites.recompute === "block" ? [] : ["--recompute block"]
-  const program = await Program.link(tensors, kernels, savers)
+  const program = await Program.link(tensors, kernels, forRun(savers))
+  const kept = out === undefined ? undefined : { path: out, isResumed: checkpoint !== undefined }
+  const writer = kept && new CheckpointWriter(program, tensors, config, B, kept, keeping(options))
   const { resume: _, ...said } = options.resolved() // true of this command, not of the run
   const resolved = {
     ...Object.fromEntries(Object.entries(said).map(([name, value]) => [name, whole(name, value)])),
@@ -121,8 +124,6 @@ async function run(given: Options): Promise<number> {
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}${again}`)
   if (!folder) display.say("            nothing is kept without --out FOLDER")
   if (start?.step === steps) display.say("            complete: go on with a higher --steps")
-  const writer =
-    folder && new CheckpointWriter(program, tensors, config, B, folder, keeping(options))
   if (settings.checkpointEvery > 0) await writer?.start()
   const signatures = await contract()
   const around: Surroundings = {

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { writeWhole } from "../data/files.ts"
 import { assert, UserError } from "../errors.ts"
-import { live, type Memory, tooMuch } from "./memory.ts"
+import { forRun, live, type Memory, tooMuch } from "./memory.ts"
 
 const TEXT_BYTES = 256
 const OUT_OF_MEMORY = 2 // cudaErrorMemoryAllocation
@@ -159,14 +159,14 @@ export class Gpu {
     return `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`
   }
 
-  /** Zeroed memory on the device. `savers` are options that need less, for the error. */
-  allocate(bytes: number, savers: string[] = []): Memory {
+  /** Zeroed memory on the device. */
+  allocate(bytes: number, purpose = forRun()): Memory {
     assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
     const { usable } = this.memory
     const isRoom = bytes <= usable
     const address = isRoom ? Number(this.functions.device_allocate!(BigInt(bytes))) : 0
     this.check()
-    if (address === 0) throw tooMuch(bytes, usable, `the GPU (${this.name}) has free`, savers)
+    if (address === 0) throw tooMuch(bytes, usable, `the GPU (${this.name}) has free`, purpose)
     return new DeviceMemory(this, this.functions, address, bytes)
   }
 

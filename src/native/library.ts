@@ -17,7 +17,7 @@ import { INSTRUCTION_SETS, type InstructionSet, instructionSets, usableMemory } 
 import { checkArguments, ffiSymbols, type NativeFunctions } from "./functions.ts"
 import { Gpu } from "./gpu.ts"
 import { setDefaultVariable } from "./libc.ts"
-import { allocate, type Memory } from "./memory.ts"
+import { allocate, type Memory, type Purpose } from "./memory.ts"
 
 export type LibraryName = "reference" | InstructionSet
 /** Those with kernels in bf16. */
@@ -109,9 +109,9 @@ export class Kernels {
     return new Kernels("cuda", ["fp32", "bf16"], gpu.hasFp8, path, functions, signatures, gpu, host)
   }
 
-  /** Zeroed memory that the kernels can work on. `savers` are options that need less, for the error. */
-  allocate(bytes: number, savers: string[] = []): Memory {
-    return this.gpu ? this.gpu.allocate(bytes, savers) : allocate(bytes, savers)
+  /** Zeroed memory that the kernels can work on. */
+  allocate(bytes: number, purpose?: Purpose): Memory {
+    return this.gpu ? this.gpu.allocate(bytes, purpose) : allocate(bytes, purpose)
   }
 
   /** Bytes that this process may use where the kernels' arrays lie. */

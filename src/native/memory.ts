@@ -27,6 +27,17 @@ export interface Memory {
   free(): void
 }
 
+/** Who asks for memory, and how to need less, for the error where there is too little. */
+export interface Purpose {
+  needs: string
+  ways: string[]
+}
+/** `savers` are options with which a run needs less. */
+export const forRun = (savers: string[] = []): Purpose => ({
+  needs: "this run needs",
+  ways: [...savers, "a smaller --batch, --context or model"],
+})
+
 /** All that is allocated now. */
 export const live = new Set<Memory>()
 
@@ -42,16 +53,15 @@ export class NativeMemory implements Memory {
     private readonly mapped: { address: number; bytes: number },
   ) {}
 
-  /** Zeroed memory, in huge pages where the system grants them. `savers` are options that need
-   * less, for the error. */
-  static allocate(bytes: number, savers: string[] = []): NativeMemory {
+  /** Zeroed memory, in huge pages where the system grants them. */
+  static allocate(bytes: number, purpose = forRun()): NativeMemory {
     assert(Number.isSafeInteger(bytes) && bytes > 0, `cannot allocate ${bytes} bytes`)
     // More than the machine has would be granted, and the process killed when it is touched.
-    if (bytes > usableMemory()) throw tooMuch(bytes, usableMemory(), HERE, savers)
+    if (bytes > usableMemory()) throw tooMuch(bytes, usableMemory(), HERE, purpose)
     const mappedBytes = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
     const flags = MAP_PRIVATE | MAP_ANONYMOUS
     const mapped = Number(libc().mmap(0, mappedBytes, PROT_READ | PROT_WRITE, flags, -1, 0))
-    if (mapped === -1) throw tooMuch(bytes, usableMemory(), HERE, savers)
+    if (mapped === -1) throw tooMuch(bytes, usableMemory(), HERE, purpose)
     const address = Math.ceil(mapped / HUGE_PAGE) * HUGE_PAGE
     // Advice only: where huge pages are off, small ones serve.
     libc().madvise(address, mappedBytes - HUGE_PAGE, MADV_HUGEPAGE)
@@ -101,11 +111,15 @@ export class NativeMemory implements Memory {
 
 const HERE = "this machine has"
 
-/** The error of a run that needs more memory than there is, with the options that need less. */
-export function tooMuch(bytes: number, limit: number, who: string, savers: string[]): UserError {
+/** The error of what needs more memory than there is. */
+export function tooMuch(
+  bytes: number,
+  limit: number,
+  who: string,
+  { needs, ways }: Purpose,
+): UserError {
   const [needed, there] = [bytes, limit].map((n) => `${(n / 1e9).toFixed(2)} GB`)
-  const ways = [...savers, "a smaller --batch, --context or model"].join(", ")
-  return new UserError(`this run needs ${needed} of memory, and ${who} ${there} (try ${ways})`)
+  return new UserError(`${needs} ${needed} of memory, and ${who} ${there} (try ${ways.join(", ")})`)
 }
 
 export const allocate = NativeMemory.allocate

@@ -10,7 +10,7 @@ import type { Precision, Signature } from "../native/contract.ts"
 import { checkArguments, type NativeFunctions } from "../native/functions.ts"
 import type { Gpu } from "../native/gpu.ts"
 import { contract, type Kernels } from "../native/library.ts"
-import { allocate, type Memory, NativeMemory } from "../native/memory.ts"
+import { allocate, type Memory, NativeMemory, type Purpose } from "../native/memory.ts"
 import { emit } from "./emit.ts"
 import { type MemoryPlan, offsetOf, planMemory } from "./plan.ts"
 import { Replays } from "./replay.ts"
@@ -59,9 +59,8 @@ export class Program {
     if (gpu) this.replays = new Replays(gpu)
   }
 
-  /** Plans, emits, compiles, links, and reserves the arena. Where memory is short, the error
-   * names `savers`. */
-  static async link(source: ProgramSource, kernels: Kernels, savers?: string[]): Promise<Program> {
+  /** Plans, emits, compiles, links, and reserves the arena. */
+  static async link(source: ProgramSource, kernels: Kernels, purpose?: Purpose): Promise<Program> {
     assert(
       kernels.precisions.includes(source.precision),
       `${kernels.name} has no kernels in ${source.precision}`,
@@ -73,7 +72,7 @@ export class Program {
     try {
       const sources = kernels.path ? [file] : [file, ...(await referenceSources())]
       const functions = await compile(sources, emitted.signatures, kernels.path)
-      const memory = kernels.allocate(plan.peak, savers)
+      const memory = kernels.allocate(plan.peak, purpose)
       return new Program(plan, memory, functions, emitted.signatures, kernels.gpu)
     } finally {
       rmSync(file)

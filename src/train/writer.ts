@@ -8,7 +8,7 @@ import type { TrainingProgram } from "../model/program.ts"
 import { inOrder, spans, wideWeights } from "../model/weights.ts"
 import type { Span } from "../native/borrow.ts"
 import { usableMemory } from "../native/cpu.ts"
-import { allocate, type NativeMemory } from "../native/memory.ts"
+import { allocate, type NativeMemory, type Purpose } from "../native/memory.ts"
 import type { Program } from "../program/link.ts"
 import { elements, type Tensor, tensorBytes } from "../program/tensor.ts"
 import { workerUrl } from "../worker.ts"
@@ -40,11 +40,13 @@ export class CheckpointWriter {
     private readonly tensors: TrainingProgram,
     private readonly config: Config,
     private readonly B: number,
-    private readonly folder: { path: string },
+    private readonly folder: { path: string; isResumed?: boolean },
     private readonly keeping: Keeping,
   ) {
+    if (program.isHost) return
     // A GPU's numbers are copied at once. Known at the start, not when the run ends.
-    if (!program.isHost) this.snapshot = allocate(stacksOf(tensors).reduce(addBytes, 0))
+    const bytes = stacksOf(tensors).reduce((sum, tensor) => sum + tensorBytes(tensor), 0)
+    this.snapshot = allocate(bytes, copyOf(tensors, folder.isResumed))
   }
 
   /** Starts the thread on which `begin` writes. Before the run, as one that never answers would be waited
@@ -149,11 +151,18 @@ export class CheckpointWriter {
   }
 }
 
-const addBytes = (sum: number, tensor: Tensor) => sum + tensorBytes(tensor)
-
 /** What a checkpoint holds. */
 const stacksOf = ({ parameters, m, v, masters = {} }: TrainingProgram): Tensor[] =>
   [parameters, m, v, masters].flatMap((stack) => Object.values<Tensor>(stack))
+
+/** What a copy of a GPU's numbers is for. Its size is the model's; a run that goes on cannot change it. */
+function copyOf({ masters }: TrainingProgram, isResumed = false): Purpose {
+  const lighter = masters ? ["a smaller model", "--master-weights 0"] : ["a smaller model"]
+  return {
+    needs: "beside the GPU's, the copy that checkpoints are written from needs",
+    ways: isResumed ? ["a machine that has more"] : [...lighter, "or no --out"],
+  }
+}
 
 function startThread(): Promise<Worker> {
   return new Promise((resolve, reject) => {

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { EMULATED_CUDA } from "../../src/build/emulated.ts"
 import { countGpus } from "../../src/native/gpu.ts"
-import { allocate } from "../../src/native/memory.ts"
+import { allocate, forRun } from "../../src/native/memory.ts"
 import { openGpu } from "./kernels.ts"
 import { emulationNeeds, isOnGpu } from "./library.ts"
 
@@ -63,7 +63,7 @@ describe.skipIf(!kernels)(title, () => {
     const { free, usable } = gpu!.memory
     expect(usable).toBeGreaterThan(0)
     expect(usable).toBeLessThan(free)
-    expect(() => kernels!.allocate(usable + 1, ["--recompute block"])).toThrow(
+    expect(() => kernels!.allocate(usable + 1, forRun(["--recompute block"]))).toThrow(
       /^this run needs \d+\.\d\d GB of memory, and the GPU \(.+\) has free \d+\.\d\d GB \(try --recompute block, /,
     )
   })

@@ -5,6 +5,7 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { UserError } from "../../src/errors.ts"
 import { verifyDone } from "../../src/formats/done.ts"
 import { loadModel, modelBytes } from "../../src/formats/model.ts"
 import { type RunState, readState, stateBytes } from "../../src/formats/state.ts"
@@ -115,4 +116,37 @@ test("a checkpoint that cannot be written says why, and leaves nothing of it", a
   await writer.idle()
   writer.close()
   program.free()
+})
+
+describe("a copy of a GPU's numbers for which this machine has no memory", () => {
+  // 5·10¹¹ parameters: moments alone are 4 TB, which no machine that runs this has.
+  const LARGE: Config = { ...CONFIG, L: 160, NH: 128, C: 16384 }
+  const bf16 = { masters: true, stochastic: false, seed: 1 }
+  test.each([
+    ["fp32", { precision: "fp32" }, false, "a smaller model, or no --out"],
+    [
+      "bf16",
+      { precision: "bf16", bf16 },
+      false,
+      "a smaller model, --master-weights 0, or no --out",
+    ],
+    [
+      "bf16 alone",
+      { precision: "bf16", bf16: { ...bf16, masters: false } },
+      false,
+      "a smaller model, or no --out",
+    ],
+    ["bf16, resumed", { precision: "bf16", bf16 }, true, "a machine that has more"],
+  ] as const)("is refused at the start, in %s, with what helps", (_, numbers, isResumed, ways) => {
+    const tensors = trainingProgram(LARGE, { B: 1, T: 8, accumulation: 1, adamw, ...numbers })
+    const onGpu = { isHost: false } as Program // which is asked for nothing else
+    const keeping = { keep: 0, keepEvery: 0 }
+    const make = () =>
+      new CheckpointWriter(onGpu, tensors, LARGE, 4, { path: folder, isResumed }, keeping)
+    expect(make).toThrow(UserError)
+    expect(make).toThrow(
+      /^beside the GPU's, .* needs \d+\.\d\d GB of memory, and this machine has /,
+    )
+    expect(make).toThrow(`GB (try ${ways})`)
+  })
 })
