@@ -75,10 +75,10 @@ async function run(given: Options): Promise<number> {
   const precision = storedIn(arithmetic)
   const bf16 = bf16Update(options, arithmetic)
   if (options.text("tf32") === "1" && platform === "cpu") {
-    throw new UserError("--tf32 1: only a GPU has TF32 (leave it out)")
+    throw new UserError("--tf32 1: only a GPU has TF32 (try --tf32 0)")
   }
   const kernels = await openDevice(found, options.number("threads"), arithmetic)
-  const isTf32 = precision === "fp32" && options.text("tf32") !== "0"
+  const isTf32 = platform === "cuda" && precision === "fp32" && options.text("tf32") !== "0"
   if (kernels.gpu) kernels.gpu.tf32 = isTf32
   const monitor = openMonitor(options, kernels)
   const threads = kernels.host.call("llm_threads", 0)
@@ -97,7 +97,9 @@ async function run(given: Options): Promise<number> {
   const resolved = {
     ...Object.fromEntries(Object.entries(said).map(([name, value]) => [name, whole(name, value)])),
     ...{ context: T, "total-batch": totalBatch, steps, threads, precision: arithmetic },
-    "classifier-rows": classifierRows ?? 0, // what memory has room for may change; the sums may not
+    // What memory has room for, or where the run goes on, may change; the sums may not.
+    "classifier-rows": classifierRows ?? 0,
+    ...(precision === "fp32" && { tf32: isTf32 ? "1" : "0" }),
   }
   using stop = new Stop(out !== undefined)
   const display = new Display(steps)
@@ -117,7 +119,7 @@ async function run(given: Options): Promise<number> {
   introduce(display, config, data, settings, from)
   for (const change of changes) display.say(`changed     ${change}`)
   const team = `${threads} thread${threads === 1 ? "" : "s"}`
-  const rounded = kernels.gpu && isTf32 ? ", products in TF32" : ""
+  const rounded = isTf32 ? ", products in TF32" : ""
   display.say(`kernels     ${kernels.name}, ${kernels.gpu?.name ?? team}, ${arithmetic}${rounded}`)
   const chunks = classifierRows ? `, ${classifierRows} rows of logits at a time` : ""
   const again = rewrites.recompute === "0" ? "" : `, recompute ${rewrites.recompute}`

@@ -110,7 +110,7 @@ export const CONTRADICTIONS: Row[] = [
   ["train --stochastic-rounding", "--stochastic-rounding contradicts --precision fp32"],
   ["plan --classifier-rows 100", "--classifier-rows 100 is not a multiple of 384 (try 384, or"],
   ["train --threads 1024", /--threads 1024 is far above the \d+ cores .*\(try --threads \d+\)/],
-  ["train --tf32 1", "--tf32 1: only a GPU has TF32"],
+  ["train --device cpu --tf32 1", "--tf32 1: only a GPU has TF32 (try --tf32 0)"],
   ["train --device cpu -lg 5", "--log-device 5 needs a GPU (leave it out on a CPU)"],
   ["train --resume", "--resume needs --out FOLDER"],
   ["train --checkpoint-every 10", "--checkpoint-every needs --out FOLDER"],

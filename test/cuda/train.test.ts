@@ -140,6 +140,26 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
   )
 
   test(
+    "in fp32 keeps its products in TF32, or in f32 where it was begun on a CPU, when it is resumed",
+    async () => {
+      const begun = ["--precision fp32 --steps 1"]
+      const rounded = /^kernels .*, fp32, products in TF32$/m
+      await llm(...QUIET, ...begun, "--device reference --out from-cpu")
+      const later = await llm("train --resume --device cuda --steps 2 --out from-cpu")
+      expect(later.stdout).toMatch(/^kernels {5}cuda, .+, fp32$/m)
+      expect((await llm(...QUIET, ...begun, "--device cuda --out tf32")).stdout).toMatch(rounded)
+      expect((await llm("train --resume --steps 2 --out tf32")).stdout).toMatch(rounded)
+      const elsewhere = "train --resume --device reference --steps 3 --out tf32"
+      expect(await start(elsewhere)).toMatchObject({
+        code: 2,
+        stderr: "llm: --tf32 1: only a GPU has TF32 (try --tf32 0)\n",
+      })
+      expect((await llm(elsewhere, "--tf32 0")).stdout).toMatch(/^changed {5}--tf32 1 → 0$/m)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
     "makes products as it did before it was resumed, whatever the cache says; or says that it does not",
     async () => {
       await llm(...QUIET, GPU, "--precision fp32 --steps 1 --out plans")
