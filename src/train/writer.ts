@@ -156,8 +156,9 @@ const stacksOf = ({ parameters, m, v, masters = {} }: TrainingProgram): Tensor[]
   [parameters, m, v, masters].flatMap((stack) => Object.values<Tensor>(stack))
 
 /** What a copy of a GPU's numbers is for. Its size is the model's; a run that goes on cannot change it. */
-function copyOf({ masters }: TrainingProgram, isResumed = false): Purpose {
-  const lighter = masters ? ["a smaller model", "--master-weights 0"] : ["a smaller model"]
+function copyOf({ masters, slots }: TrainingProgram, isResumed = false): Purpose {
+  const hasChoice = masters && !slots // products in eight bits keep them
+  const lighter = hasChoice ? ["a smaller model", "--master-weights 0"] : ["a smaller model"]
   return {
     needs: "beside the GPU's, the copy that checkpoints are written from needs",
     ways: isResumed ? ["a machine that has more"] : [...lighter, "or no --out"],
