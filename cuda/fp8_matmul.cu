@@ -1,5 +1,6 @@
 /* The products of the linear layer on tensors of eight bits: by cuBLASLt, which takes sizes that are
  * multiples of 16 where tensor cores multiply such numbers; else by the kernel that takes anything. */
+#define LLM_BF16 // of add_forward, what is between products in eight bits
 #include "fp8.h"
 #include "product.h"
 
@@ -7,11 +8,22 @@ static void multiply(const Product &p) {
     if (!product(p)) tiled_product(p);
 }
 
+/* A bias and a residual at once are more than cuBLASLt may take. */
+static bool product_then_residual(Product p) {
+    const bf16 *const residual = (const bf16 *)p.added;
+    p.added = nullptr;
+    if (!residual || !product(p)) return false;
+    add_forward_bf16((bf16 *)p.out, (const bf16 *)p.out, residual, (i64)p.rows * p.columns);
+    return true;
+}
+
 void fp8_matmul_forward(bf16 *out, const e4m3 *inp, const e4m3 *weight, const float *inp_slot,
                         const float *weight_slot, const bf16 *bias, const bf16 *residual, int N, int C,
                         int OC) {
-    multiply({FORWARD, FP8, N, OC, C, out, inp, weight, bias, nullptr, residual, nullptr,
-              inp_slot + INVERSE, weight_slot + INVERSE});
+    const Product all = {FORWARD,  FP8,     N,        OC,      C,
+                         out,      inp,     weight,   bias,    nullptr,
+                         residual, nullptr, inp_slot + INVERSE, weight_slot + INVERSE};
+    if (!product(all) && !product_then_residual(all)) tiled_product(all);
 }
 
 void fp8_matmul_backward_input(bf16 *dinp, const e5m2 *dout, const e4m3 *weight,
