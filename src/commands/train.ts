@@ -78,6 +78,7 @@ async function run(given: Options): Promise<number> {
     throw new UserError("--tf32 1: only a GPU has TF32 (try --tf32 0)")
   }
   const kernels = await openDevice(found, options.number("threads"), arithmetic)
+  if (arithmetic === "fp8" && kernels.gpu) checkFp8Sizes(shape, config)
   const isTf32 = platform === "cuda" && precision === "fp32" && options.text("tf32") !== "0"
   if (kernels.gpu) kernels.gpu.tf32 = isTf32
   const monitor = openMonitor(options, kernels)
@@ -137,7 +138,8 @@ async function run(given: Options): Promise<number> {
     findBad: (search) => findBad(program, tensors, kernels, signatures, search),
     findBadState: () => {
       const { parameters, masters = {}, m, v } = tensors
-      const all = [parameters, masters, m, v].flatMap((stack) => Object.values<Tensor>(stack))
+      const stacks = [parameters, masters, m, v].flatMap((stack) => Object.values<Tensor>(stack))
+      const all = [...stacks, ...(tensors.slots ?? [])]
       return findNotFinite(program, tensors, kernels, all)?.name
     },
   }
@@ -237,7 +239,7 @@ function bf16Update(options: Options, arithmetic: Arithmetic): Bf16Update | unde
     const masters = options.number("master-weights") === 1
     if (arithmetic === "fp8" && !masters) {
       throw new UserError(
-        "--master-weights 0 contradicts --precision fp8, which keeps weights in f32 (leave it out, or --precision bf16)",
+        "--master-weights 0 contradicts --precision fp8, which keeps weights in f32 (try --precision bf16)",
       )
     }
     const stochastic = !masters || options.flag("stochastic-rounding")
@@ -253,6 +255,24 @@ function bf16Update(options: Options, arithmetic: Arithmetic): Bf16Update | unde
     )
   }
   return undefined
+}
+
+const FP8_MULTIPLE = 16 // of all sizes of a product in eight bits, for tensor cores to take it
+
+/** Tensor cores leave other products in eight bits to plain cores, which would take hundreds of times as
+ * long. */
+function checkFp8Sizes({ B, T }: Shape, { C }: Config): void {
+  const isMultiple = (size: number) => size % FP8_MULTIPLE === 0
+  if (!isMultiple(C)) {
+    throw new UserError(
+      `--precision fp8: the model's ${C} channels are no multiple of ${FP8_MULTIPLE}, as a GPU's products in eight bits take (try --precision bf16)`,
+    )
+  }
+  if (isMultiple(B * T)) return
+  const fitting = Math.max(1, Math.floor(T / FP8_MULTIPLE)) * FP8_MULTIPLE
+  throw new UserError(
+    `--precision fp8: --batch ${B} × --context ${T} = ${B * T} tokens are no multiple of ${FP8_MULTIPLE}, as a GPU's products in eight bits take (try --context ${fitting})`,
+  )
 }
 
 function adamw(options: Options): AdamW {

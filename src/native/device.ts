@@ -54,19 +54,19 @@ export const platformOf = ({ device }: Found): Platform => (device === "cuda" ? 
 export async function openDevice(
   device: Device | Found,
   threads: number,
-  precision: Arithmetic = "fp32",
+  arithmetic: Arithmetic = "fp32",
 ): Promise<Kernels> {
   const found = typeof device === "string" ? await findDevice(device) : device
   const kernels = await openLibrary(found)
-  if (precision === "fp8" && !kernels.hasFp8) {
+  if (arithmetic === "fp8" && !kernels.hasFp8) {
     const name = kernels.gpu?.name ?? "a CPU"
     throw new UserError(
       `--precision fp8: ${name} cannot multiply in eight bits, as NVIDIA GPUs of compute capability 8.9 and later do (try --precision bf16, or --device reference, which is slow)`,
     )
   }
-  if (!kernels.precisions.includes(storedIn(precision))) {
+  if (!kernels.precisions.includes(storedIn(arithmetic))) {
     throw new UserError(
-      `--precision ${precision}: this CPU has no instructions for it, ${BF16_INSTRUCTIONS} (try --precision fp32, or --device reference, which is slow)`,
+      `--precision ${arithmetic}: this CPU has no instructions for it, ${BF16_INSTRUCTIONS} (try --precision fp32, or --device reference, which is slow)`,
     )
   }
   const wanted = threads === 0 ? usableCores() : threads

@@ -1,4 +1,4 @@
-// NCCL, by which several GPUs add up their gradients: it comes with PyTorch, and by itself from PyPI.
+// NCCL, by which several GPUs would add up their gradients; one, which is all that is used so far, needs none: it comes with PyTorch, and by itself from PyPI.
 
 import { CString, dlopen, type Pointer } from "bun:ffi"
 import { findLibrary } from "./find-library.ts"

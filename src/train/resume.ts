@@ -127,7 +127,7 @@ export async function checkpointConfig(
   const precision = (options.text("precision") ?? usual.precision) as Arithmetic
   if (dtype !== storedIn(precision)) {
     throw new UserError(
-      `--precision ${precision}: ${model} was trained in ${dtype} (resume with --precision ${dtype})`,
+      `--precision ${precision}: ${model} was trained in ${dtype} (leave it out, or --precision ${dtype})`,
     )
   }
   for (const [name, key] of Object.entries(SHAPE)) {
@@ -229,7 +229,7 @@ export function keepPlans(
     const why = !gpu
       ? "is of a GPU"
       : isThere
-        ? "is damaged, or of another GPU or cuBLASLt"
+        ? "is damaged, or of another GPU, cuBLASLt or llm"
         : "is missing"
     warn(`${file} ${why}: from here on, the last bits of sums may not be what they would have been`)
   }

@@ -185,7 +185,7 @@ export function chooseRewrites(options: Options): Rewrites {
   const fusion = options.text("gelu-fusion")
   if (options.text("precision") === "fp8" && fusion !== "auto") {
     throw new UserError(
-      `--gelu-fusion ${fusion} contradicts --precision fp8, whose GELUs join what stores a product's input (leave it out)`,
+      `--gelu-fusion ${fusion} contradicts --precision fp8, whose GELUs join what stores a product's input (try --gelu-fusion auto)`,
     )
   }
   return {

@@ -79,6 +79,17 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
     )
   }
 
+  test("in fp8 of sizes that tensor cores do not take is refused", async () => {
+    const fp8 = "train small_train.bin --layers 1 --heads 1 --batch 2 --precision fp8 --vocab 97"
+    const refused = async (sizes: string) => (await start(fp8, GPU, sizes)).stderr
+    expect(await refused("--channels 16 --context 7")).toMatch(
+      /^llm: --precision fp8: --batch 2 × --context 7 = 14 tokens are no multiple of 16, .* \(try --context 16\)\n$/,
+    )
+    expect(await refused("--channels 24 --context 8")).toMatch(
+      /^llm: --precision fp8: the model's 24 channels are no multiple of 16, .* \(try --precision bf16\)\n$/,
+    )
+  })
+
   test(
     "in fp32 has the same bits whatever it makes again",
     async () => {
