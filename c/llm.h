@@ -216,9 +216,10 @@ void bf16_widen(float *out, const bf16 *inp, i64 n);
 #define LLM_FP8_SLOT 32
 #define LLM_FP8_WINDOW 16
 
-/* A step begins: with most = the largest number of a slot's this step and window, scale becomes
- * 2^floor(log2(largest/most)), within 2^±126, and 1/scale with it; where most is 0 both stay, and where
- * it is NaN both are. The numbers move on by one, and that of this step is 0. slots (count,LLM_FP8_SLOT). */
+/* A step ends: a slot's largest numbers move on by one, and that of the next step is 0. With most = the
+ * largest of the window, scale becomes 2^floor(log2(largest/most)), within 2^±126, and 1/scale with it;
+ * where most is 0 both stay, or become 1 where no step has met a number, and where it is NaN both are.
+ * slots (count,LLM_FP8_SLOT), all 0 before the first step. */
 void fp8_scales(float *slots, int count, float largest);
 
 /* out and transposed = x·scale, rounded to nearest even, or to the largest number of that sign where it
@@ -240,7 +241,7 @@ void e5m2_quantize(e5m2 *out, e5m2 *transposed, float *slot, float *sums, const 
 
 /* The products of the linear layer, of tensors and slots as the functions above have left them.
  * out = inp·weightᵀ + bias + residual. out (N,OC) bf16 overwritten; inp (N,C); weight (OC,C); bias (OC)
- * bf16; residual (N,OC) bf16 or NULL. */
+ * bf16; residual (N,OC) bf16 or NULL. On a GPU the sum may be rounded before the residual comes on top. */
 void fp8_matmul_forward(bf16 *out, const e4m3 *inp, const e4m3 *weight, const float *inp_slot,
                         const float *weight_slot, const bf16 *bias, const bf16 *residual, int N, int C,
                         int OC);

@@ -1,5 +1,6 @@
 /* Tensors of eight bits: scales, and tensors stored by them. Memory bounds it, so one kernel reads a
- * tensor once, and writes it as it lies and transposed; what is on its way is a tile a block. */
+ * tensor once, and writes it as it lies and transposed (calibrating, it has read it once before); what
+ * is on its way is a tile a block. */
 #include "activation.h"
 #include "elements.h"
 #include "fp8.h"
@@ -23,6 +24,13 @@ DEVICE float scale_for(float most, float largest) {
     return power_of_two(min((int)(__float_as_uint(ratio) >> 23) - 127, 126));
 }
 
+DEVICE void set_scale(float *slot, float most, float largest) {
+    if (most == 0 && slot[SCALE] != 0) return;
+    const float scale = most == 0 ? 1 : scale_for(most, largest);
+    slot[SCALE] = scale;
+    slot[INVERSE] = 1 / scale;
+}
+
 /* A warp a slot, a lane a number. */
 static_assert(LLM_FP8_SLOT == WARP, "a slot is a warp's");
 
@@ -30,19 +38,14 @@ KERNEL __launch_bounds__(WARP) next_scale(float *slots, float largest) {
     const int lane = threadIdx.x;
     float *const slot = slots + (i64)blockIdx.x * LLM_FP8_SLOT;
     const float number = slot[lane], before = __shfl_up_sync(ALL_LANES, number, 1);
-    const bool is_size = lane >= NOW && lane <= NOW + LLM_FP8_WINDOW;
-    const float most = __uint_as_float(warp_most(is_size ? __float_as_uint(number) : 0));
-    if (is_size) slot[lane] = lane == NOW ? 0 : before;
-    if (most == 0 || lane >= NOW) return;
-    const float scale = scale_for(most, largest);
-    slot[lane] = lane == SCALE ? scale : 1 / scale;
+    const bool is_in_window = lane > NOW && lane <= NOW + LLM_FP8_WINDOW;
+    const float most = __uint_as_float(warp_most(is_in_window ? __float_as_uint(before) : 0));
+    if (is_in_window) slot[lane] = before;
+    if (lane == NOW) slot[lane] = 0;
+    if (lane == SCALE) set_scale(slot, most, largest);
 }
 
-KERNEL set_scale(float *slot, float largest) {
-    if (slot[NOW] == 0) return;
-    slot[SCALE] = scale_for(slot[NOW], largest);
-    slot[INVERSE] = 1 / slot[SCALE];
-}
+KERNEL first_scale(float *slot, float largest) { set_scale(slot, slot[NOW], largest); }
 
 /* A tile's side; a thread has 4 rows of 8 columns of it. */
 constexpr int SIDE = 128, ROWS = 4, COLUMNS = 8;
@@ -126,7 +129,7 @@ DEVICE void store_transposed(const Tensor &t, const u32 *tile, int first_row, in
  * registers of both. */
 template <typename F, Of OF, bool IS_WIDE>
 KERNEL __launch_bounds__(THREADS, IS_WIDE ? 2 : 1) quantize(Tensor t) {
-    constexpr bool HAS_SUMS = OF != GELU_OF && F::FRACTION == E5m2::FRACTION;
+    constexpr bool HAS_SUMS = F::FRACTION == E5m2::FRACTION; // of gradients
     __shared__ u32 tile[SIDE * ROW_GROUPS], most_of[WARPS];
     __shared__ __align__(16) float board[HAS_SUMS ? WARPS * SIDE : 1];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -205,7 +208,7 @@ template <typename F, Of OF> void quantize_all(const Tensor &t, int calibrate) {
     if (calibrate) {
         const Tensor seen = {nullptr, nullptr, t.slot, nullptr, t.inp, t.pre, t.N, t.C};
         launch(kernel, (u32)tiles, THREADS, 0, seen);
-        launch(set_scale, 1, 1, 0, t.slot, F::LARGEST);
+        launch(first_scale, 1, 1, 0, t.slot, F::LARGEST);
     }
     launch(kernel, (u32)tiles, THREADS, 0, t);
 }

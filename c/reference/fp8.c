@@ -6,7 +6,10 @@
 enum { SCALE, INVERSE, NOW, WINDOW };
 
 static void set_scale(float *slot, float most, float largest) {
-    if (most == 0) return;
+    if (most == 0) {
+        if (slot[SCALE] == 0) slot[SCALE] = slot[INVERSE] = 1;
+        return;
+    }
     if (most != most) {
         slot[SCALE] = slot[INVERSE] = most;
         return;
@@ -33,11 +36,13 @@ static float size_of(float x) {
 void fp8_scales(float *slots, int count, float largest) {
     for (int i = 0; i < count; i++) {
         float *slot = slots + (i64)i * LLM_FP8_SLOT, *window = slot + WINDOW;
-        float most = slot[NOW];
-        for (int k = 0; k < LLM_FP8_WINDOW; k++) most = larger(most, window[k]);
-        set_scale(slot, most, largest);
-        for (int k = LLM_FP8_WINDOW - 1; k >= 0; k--) window[k] = window[k - 1];
+        float most = 0;
+        for (int k = LLM_FP8_WINDOW - 1; k >= 0; k--) {
+            window[k] = window[k - 1]; // before the first of them is slot[NOW]
+            most = larger(most, window[k]);
+        }
         slot[NOW] = 0;
+        set_scale(slot, most, largest);
     }
 }
 
@@ -81,9 +86,9 @@ void e5m2_quantize(e5m2 *out, e5m2 *transposed, float *slot, float *sums, const 
     }
 }
 
-// left[i,:]·right[j,:] of two matrices whose rows are as long as the sums, by both tensors' scales.
-static double dot(const unsigned char *left, const fp8_format *left_format, const e4m3 *right, int inner,
-                  const float *left_slot, const float *right_slot) {
+// left·right of two rows as long as the sum, by both tensors' scales.
+static double scaled_dot(const unsigned char *left, const fp8_format *left_format, const e4m3 *right,
+                         int inner, const float *left_slot, const float *right_slot) {
     double sum = 0;
     for (int k = 0; k < inner; k++)
         sum += (double)fp8_value(left[k], left_format) * fp8_value(right[k], &E4M3);
@@ -96,7 +101,8 @@ void fp8_matmul_forward(bf16 *out, const e4m3 *inp, const e4m3 *weight, const fl
     for (int n = 0; n < N; n++) {
         for (int o = 0; o < OC; o++) {
             i64 at = (i64)n * OC + o;
-            double sum = dot(inp + (i64)n * C, &E4M3, weight + (i64)o * C, C, inp_slot, weight_slot);
+            double sum =
+                scaled_dot(inp + (i64)n * C, &E4M3, weight + (i64)o * C, C, inp_slot, weight_slot);
             sum += bf16_value(bias[o]);
             if (residual) sum += bf16_value(residual[at]);
             out[at] = bf16_nearest((float)sum);
@@ -110,7 +116,8 @@ void fp8_matmul_backward_input(bf16 *dinp, const e5m2 *dout, const e4m3 *weight,
     for (int n = 0; n < N; n++) {
         for (int c = 0; c < C; c++) {
             i64 at = (i64)n * C + c;
-            double sum = dot(dout + (i64)n * OC, &E5M2, weight + (i64)c * OC, OC, dout_slot, weight_slot);
+            double sum =
+                scaled_dot(dout + (i64)n * OC, &E5M2, weight + (i64)c * OC, OC, dout_slot, weight_slot);
             if (accumulate) sum += bf16_value(dinp[at]);
             dinp[at] = bf16_nearest((float)sum);
         }
@@ -123,7 +130,8 @@ void fp8_matmul_backward_weight(float *dweight, const e5m2 *dout, const e4m3 *in
     for (int o = 0; o < OC; o++) {
         for (int c = 0; c < C; c++) {
             i64 at = (i64)o * C + c;
-            double sum = dot(dout + (i64)o * N, &E5M2, inp + (i64)c * N, N, dout_slot, inp_slot);
+            double sum =
+                scaled_dot(dout + (i64)o * N, &E5M2, inp + (i64)c * N, N, dout_slot, inp_slot);
             dweight[at] = (float)(accumulate ? dweight[at] + sum : sum);
         }
     }

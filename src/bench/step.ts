@@ -36,6 +36,7 @@ function learnedBy({ slots }: TrainingProgram, calibrate = 0) {
     ...(eight && { quantize_weights: eight }),
     ...{ forward: { ...eight }, backward: { accumulate: 0, ...eight } },
     ...{ gradient_norm: {}, update: {} },
+    ...(eight && { next_scales: {} }),
   }
   return Object.entries(phases)
 }

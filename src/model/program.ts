@@ -115,8 +115,8 @@ const weightTensors = (config: Config, precision: Precision): Parameters =>
 
 /** Phases forward(), backward(accumulate), gradient_norm(), update(), evaluate(), prefill() and
  * decode(). The norm decides of the update where it is made, so that all of a step can be queued. With
- * products in eight bits quantize_weights(calibrate) begins a step, and those that follow are
- * forward(calibrate) and backward(accumulate, calibrate). */
+ * products in eight bits quantize_weights(calibrate) begins a step, next_scales() ends it, and between
+ * them are forward(calibrate) and backward(accumulate, calibrate). */
 export function trainingProgram(config: Config, options: TrainingOptions): TrainingProgram {
   const { B, T, accumulation, precision = "fp32", classifierRows, fuse = true, platform } = options
   const mode = options.recompute ?? "0"
@@ -165,6 +165,7 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
       name: "update",
       calls: updateCalls(config, options, { parameters, masters, gradients, m, v }, update),
     },
+    ...(eight ? [{ name: "next_scales", calls: eight.end }] : []),
     evaluate,
     ...decoding.phases,
   ]

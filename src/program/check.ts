@@ -3,10 +3,11 @@
 import { areFiniteBf16 } from "../formats/finite.ts"
 import { type Contract, kernelOf } from "../native/contract.ts"
 import type { Kernels } from "../native/library.ts"
+import { CALIBRATE } from "./fp8.ts"
 import { ACCUMULATE } from "./graph.ts"
 import type { Program, ProgramSource } from "./link.ts"
 import { describe } from "./plan.ts"
-import { type Arg, elements, isTensor, type Tensor } from "./tensor.ts"
+import { type Arg, elements, isTensor, owner, type Tensor } from "./tensor.ts"
 
 /** The passes of the step that went bad. */
 export interface BadSearch {
@@ -14,10 +15,12 @@ export interface BadSearch {
   accumulation: number
   /** Puts the micro-step's batch in its place. */
   next(micro: number): void
+  /** Of products in eight bits: what the step's phases were told. */
+  calibrate: number
 }
 
 /** What is searched: a program, and a place of its own for sums, as a GPU may have no memory left. */
-export type Searched = ProgramSource & { squares: Typed<"f64"> }
+export type Searched = ProgramSource & { squares: Typed<"f64">; slots?: Tensor[] }
 
 const PIECE = 2 ** 22 // numbers in bf16, looked at on the host
 
@@ -28,22 +31,23 @@ export function findBad(
   source: Searched & { parameters: Record<string, Tensor> },
   kernels: Kernels,
   contract: Contract,
-  { accumulation, next }: BadSearch,
+  { accumulation, next, calibrate }: BadSearch,
 ): string | undefined {
   for (const parameter of Object.values(source.parameters)) {
     if (isBad(program, source, kernels, parameter)) return `the parameter ${describe(parameter)}`
   }
   for (let micro = 0; micro < accumulation; micro++) {
     next(micro)
+    const runtime = { [ACCUMULATE.runtime]: Math.min(micro, 1), [CALIBRATE.runtime]: calibrate }
     for (const name of ["forward", "backward"]) {
       const { calls } = source.phases.find((phase) => phase.name === name)!
       for (const { kernel, args } of calls) {
         const signature = kernelOf(contract, kernel, source.precision)
-        kernels.call(signature.name, ...args.map((arg) => value(program, arg, micro)))
+        kernels.call(signature.name, ...args.map((arg) => value(program, arg, runtime)))
         for (const [i, { type, readOnly }] of signature.parameters.entries()) {
           const arg = args[i]!
           const isOutput = type === "pointer" && !readOnly && isTensor(arg)
-          if (!isOutput || arg.role === "scratch" || !isBad(program, source, kernels, arg)) continue
+          if (!isOutput || isBeside(source, arg) || !isBad(program, source, kernels, arg)) continue
           const of = accumulation > 1 ? ` of micro-batch ${micro}` : ""
           return `${describe(arg)}, made by ${kernel} in the ${name} pass${of}`
         }
@@ -53,13 +57,16 @@ export function findBad(
   return undefined
 }
 
-/** An argument as it crosses. What these phases learn at run time is whether gradients are added to
- * those of the micro-steps before; scales are as the step has left them. */
-function value(program: Program, arg: Arg, micro: number): number {
+/** Whether a tensor tells of others, or of nothing. */
+const isBeside = ({ slots = [] }: Searched, tensor: Tensor) =>
+  tensor.role === "scratch" || slots.includes(owner(tensor))
+
+/** An argument as it crosses. */
+function value(program: Program, arg: Arg, runtime: Record<string, number>): number {
   if (arg === null) return 0
   if (isTensor(arg)) return program.address(arg)
   if (typeof arg === "number") return arg
-  return arg.runtime === ACCUMULATE.runtime ? Math.min(micro, 1) : 0
+  return runtime[arg.runtime]!
 }
 
 /** The first of these tensors in which a number is not finite. */

@@ -17,15 +17,17 @@ import {
 /** 1 in the first step of all, in which a tensor's scale comes from its own numbers. */
 export const CALIBRATE: Runtime = { runtime: "calibrate" }
 
-/** Floats, and where the largest number of the step so far stands: as llm.h has it. */
-export const SLOT = 32
+/** As llm.h has it: floats of a slot, and which of them is the largest number of a step under way. */
+export const [SLOT, NOW] = [32, 2]
 const LARGEST = { e4m3: 448, e5m2: 57344 }
 
 export interface Fp8Step {
   forward: Call[]
   backward: Call[]
-  /** Calls that begin a step, before its first forward pass: new scales, and the weights. */
+  /** Calls that begin a step, before its first forward pass: they store the weights. */
   begin: Call[]
+  /** Calls that end it, when it is known to be good: the next one's scales. */
+  end: Call[]
   /** The weights in eight bits, which every micro-batch of a step reads. */
   weights: Tensor[]
   /** What is known of each tensor's numbers, from step to step: slots of e4m3 and of e5m2. */
@@ -50,7 +52,7 @@ export function inFp8(forward: Call[], backward: Call[]): Fp8Step {
   const rewrite = new Rewrite([...forward, ...backward])
   const lists = { forward: rewrite.list(forward), backward: rewrite.list(backward) }
   const { slots, weights } = rewrite
-  return { ...lists, begin: rewrite.begin(), weights, slots }
+  return { ...lists, begin: rewrite.begin(), end: rewrite.end(), weights, slots }
 }
 
 /** Whether a weight, or its gradient, is one of a block's: those are stacked over layers. */
@@ -124,17 +126,15 @@ class Rewrite {
   }
 
   begin(): Call[] {
-    const scales = ([of, largest]: [Tensor, number]): Call => {
-      return { kernel: "fp8_scales", args: [of, of.shape[0]!, largest] }
-    }
-    const stored = [...this.weightsByName.values()].map(({ whole, ...weight }) =>
+    return [...this.weightsByName.values()].map(({ whole, ...weight }) =>
       quantize(weight, whole, 0),
     )
-    const all: [Tensor, number][] = [
-      [this.e4m3, LARGEST.e4m3],
-      [this.e5m2, LARGEST.e5m2],
-    ]
-    return [...all.map(scales), ...stored]
+  }
+
+  end(): Call[] {
+    return (["e4m3", "e5m2"] as const).map((type) => {
+      return { kernel: "fp8_scales", args: [this[type], this[type].shape[0]!, LARGEST[type]] }
+    })
   }
 
   private rewrite(call: Call): void {

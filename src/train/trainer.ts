@@ -12,7 +12,9 @@ import type { DeviceMonitor } from "../native/nvml.ts"
 import type { Stop, StopSignal } from "../native/signals.ts"
 import { Batch } from "../program/batch.ts"
 import type { BadSearch } from "../program/check.ts"
+import { NOW, SLOT } from "../program/fp8.ts"
 import type { Program } from "../program/link.ts"
+import { elements } from "../program/tensor.ts"
 import { NO_FILTERS } from "../sample/choose.ts"
 import { generate } from "../sample/generate.ts"
 import { SampleText } from "../sample/text.ts"
@@ -112,8 +114,18 @@ export class Trainer {
     train.restore(position)
     const { orders, tokenCount: dataTokens, sum: dataSum } = train
     const windows = { losses: [...this.losses.window], norms: [...this.norms.window] }
-    const slots = (this.tensors.slots ?? []).flatMap((all) => [...this.program.read(all)])
+    const slots = this.calibrate ? [] : this.slots().flatMap((all) => [...all])
     return { step, seed, position, dataTokens, dataSum, T, orders, ...windows, slots }
+  }
+
+  /** What products in eight bits know of their tensors, without what a step under way has found. */
+  private slots(): Float32Array[] {
+    return (this.tensors.slots ?? []).map((all) => {
+      if (this.calibrate) return new Float32Array(elements(all))
+      const slots = this.program.read(all).slice()
+      for (let at = NOW; at < slots.length; at += SLOT) slots[at] = 0
+      return slots
+    })
   }
 
   /** Trains to the end, or to the end of the step in which a signal comes. */
@@ -146,8 +158,10 @@ export class Trainer {
       const ms = performance.now() - start
       const tokensPerSecond = (totalBatch / ms) * 1000
       const flops = (flopsAStep / ms) * 1000
-      // No step passes the peak, unless that was measured in a bad moment.
-      if (flops > peak) peak = Math.max(peak, this.around.measurePeak())
+      // No step passes the peak, unless that was measured in a bad moment; but one in eight bits may, as
+      // the peak is that of bf16.
+      if (peak === 0 || (flops > peak && !this.tensors.slots))
+        peak = Math.max(peak, this.around.measurePeak())
       const mfu = flops / peak
       const metrics = { step, trainLoss, lr, gradNorm, ms, tokensPerSecond, mfu, ...skipped }
       usualMs = usualMs === 0 ? ms : 0.9 * usualMs + 0.1 * ms
@@ -206,6 +220,7 @@ export class Trainer {
     if (!Number.isFinite(trainLoss)) this.diverge(step, `the loss is ${trainLoss}`)
     if (!Number.isFinite(gradNorm)) this.diverge(step, `the gradient's norm is ${gradNorm}`)
 
+    this.nextScales()
     const lossZ = this.losses.push(trainLoss) ?? 0
     const gradZ = this.norms.push(gradNorm) ?? 0
     const skip = (reason: "loss" | "norm", option: string, z: number, limit: number) => {
@@ -218,6 +233,12 @@ export class Trainer {
 
     if (isJudged) update()
     return { trainLoss, gradNorm }
+  }
+
+  /** Ends a step whose numbers are good. */
+  private nextScales(): void {
+    if (this.tensors.slots) this.program.run("next_scales")
+    this.calibrate = 0
   }
 
   /** Queues forward and backward passes over the step's micro-batches, then the gradient's norm. What
@@ -240,7 +261,6 @@ export class Trainer {
       add()
       loss = program.readLater(tensors.loss)
     }
-    this.calibrate = 0
     // The update looks at the last micro-batch's loss alone.
     if (!Number.isFinite(trainLoss)) this.diverge(step, `the loss is ${trainLoss}`)
     program.run("gradient_norm")
@@ -260,8 +280,11 @@ export class Trainer {
   /** Ends the run; makes the step's passes again, and looks where the first bad number comes up. */
   private diverge(step: number, what: string): never {
     this.data.train.restore(this.position)
+    const { program, tensors, calibrate } = this
+    for (const [i, slots] of this.slots().entries()) program.write(tensors.slots![i]!, slots)
     const { accumulation } = this.options
-    const bad = this.around.findBad({ accumulation, next: (micro) => this.nextBatch(micro) })
+    const next = (micro: number) => this.nextBatch(micro)
+    const bad = this.around.findBad({ accumulation, next, calibrate })
     throw new Diverged(`step ${step}: ${what}${bad ? `; first in ${bad}` : ""}`)
   }
 

@@ -62,18 +62,20 @@ describe("eight bits", () => {
     const run = await open()
     run.setWeights(kernels, fixtureWeights())
     for (let step = 1; step <= 3; step++) run.step([batch], step, 1e-3)
-    const before = run.source.slots!.map((all) => run.f32(all).slice())
     run.pass(batch)
+    const before = run.source.slots!.map((all) => run.f32(all).slice())
+    run.program.run("next_scales")
     for (const [i, largest] of [448, 57344].entries()) {
       const after = run.f32(run.source.slots![i]!)
       expect(after.length).toBe((i === 0 ? 8 : 4) * config.L * SLOT)
       for (let at = 0; at < after.length; at += SLOT) {
         const scale = after[at]!
-        const most = Math.max(...before[i]!.subarray(at + 2, at + 19))
+        const most = Math.max(...before[i]!.subarray(at + 2, at + 18))
         expect(most * scale).toBeLessThanOrEqual(largest)
         expect(most * scale).toBeGreaterThan(largest / 2)
         expect(after[at + 1]).toBe(1 / scale)
-        expect(after[at + 2]).toBeGreaterThan(0) // this step's
+        expect(after[at + 2]).toBe(0) // the next step's
+        expect(after[at + 3]).toBeGreaterThan(0)
         expect([...after.subarray(at + 3, at + 6)]).toEqual([
           ...before[i]!.subarray(at + 2, at + 5),
         ])

@@ -106,6 +106,7 @@ export class Run {
     this.isNew = false
     this.program.run("gradient_norm")
     this.program.run("update")
+    if (this.source.slots) this.program.run("next_scales")
     return { losses, norm: this.program.read(this.source.norm)[0]! }
   }
 

@@ -33,7 +33,11 @@ async function search(spoil: (micro: number) => void): Promise<string | undefine
     program.view(tensors.targets).fill(3)
     spoil(micro)
   }
-  return findBad(program, tensors, kernels, await contract(), { accumulation: 3, next })
+  return findBad(program, tensors, kernels, await contract(), {
+    accumulation: 3,
+    next,
+    calibrate: 0,
+  })
 }
 
 test("where all numbers are finite, nothing is found", async () => {
@@ -67,7 +71,11 @@ test("a parameter that is bad from the start", async () => {
   initialize(program, tensors, CONFIG, kernels, 1)
   numbers("qkvb")[50] = Number.POSITIVE_INFINITY
   const signatures = await contract()
-  const found = findBad(program, tensors, kernels, signatures, { accumulation: 3, next: () => {} })
+  const found = findBad(program, tensors, kernels, signatures, {
+    accumulation: 3,
+    next: () => {},
+    calibrate: 0,
+  })
   expect(found).toBe("the parameter qkvb (2,48)")
 })
 

@@ -52,12 +52,13 @@ function scales(count: number, { largest }: Format): Case {
       const slots = new Float32Array(count * SLOT)
       for (let i = 0; i < count; i++) {
         const size = 2 ** (random.integer(60) - 40)
-        const sizes = random.normals(1 + WINDOW).map((x) => Math.abs(x) * size)
+        const sizes = random.normals(WINDOW).map((x) => Math.abs(x) * size)
         slots.set(slotOf([Number.NaN, Number.NaN, ...sizes]), i * SLOT)
         // No gradient yet, and numbers beyond what a scale can be.
-        if (i % 7 === 1) slots.set([4, 0.25, ...new Float32Array(1 + WINDOW)], i * SLOT)
+        if (i % 7 === 1) slots.set([4, 0.25, ...new Float32Array(WINDOW)], i * SLOT)
+        if (i % 7 === 2) slots.set([0, Number.NaN, ...new Float32Array(WINDOW)], i * SLOT)
         if (i % 7 === 3) slots[i * SLOT + 5] = Number.POSITIVE_INFINITY
-        if (i % 7 === 5) slots.fill(2 ** -140, i * SLOT + 2, i * SLOT + 3 + WINDOW)
+        if (i % 7 === 5) slots.fill(2 ** -140, i * SLOT + 2, i * SLOT + 2 + WINDOW)
       }
       return {
         args: { slots: updated(slots, EXACT), count, largest },
@@ -65,10 +66,11 @@ function scales(count: number, { largest }: Format): Case {
           const after = Float64Array.from(slots)
           for (let i = 0; i < count; i++) {
             const own = after.subarray(i * SLOT, (i + 1) * SLOT)
-            const scale = scaleFor(maximum(own.subarray(2, 3 + WINDOW)), largest)
-            if (scale) own.set([scale, 1 / scale])
             own.copyWithin(3, 2, 2 + WINDOW)
             own[2] = 0
+            const unmet = own[0] === 0 ? 1 : undefined
+            const scale = scaleFor(maximum(own.subarray(3, 3 + WINDOW)), largest) ?? unmet
+            if (scale) own.set([scale, 1 / scale])
           }
           return { slots: after }
         },
@@ -160,9 +162,7 @@ function everyNumber(type: "e4m3" | "e5m2"): Case {
     title: "every number",
     draw() {
       const codes = Array.from({ length: N * C }, (_, i) => i)
-      const inp = Float32Array.from(codes, (code) =>
-        Number.isNaN(fromBf16(code)) ? 0 : fromBf16(code),
-      )
+      const inp = Float32Array.from(codes, fromBf16)
       const slot = slotOf([1, 1, 0])
       const more: Arguments =
         type === "e4m3"
@@ -175,7 +175,7 @@ function everyNumber(type: "e4m3" | "e5m2"): Case {
         },
         outputs() {
           const after = Float64Array.from(slot)
-          after[2] = Number.POSITIVE_INFINITY
+          after[2] = Number.NaN
           return { out: Float64Array.from(inp, (x) => nearestFp8(x, format)), slot: after }
         },
       }
@@ -338,7 +338,13 @@ const quantized = shapes.flatMap(([N, C], i): Case[] => {
   const options = { pre: bit(i, 1), sums: bit(i, 3) || i % 5 === 0, accumulate: bit(i, 4) }
   return [activation(shape(0), bit(i, 3)), gradients(shape(0), options)]
 })
-const products = [...tuples(16, 3), [64, 128, 48], [96, 64, 160]].flatMap((sizes, i) => [
+const products = [
+  ...tuples(16, 3),
+  [64, 128, 48],
+  [96, 64, 160],
+  [32, 64, 16],
+  [48, 32, 48],
+].flatMap((sizes, i) => [
   forward(sizes, bit(i, 0)),
   backwardInput(sizes, bit(i, 1)),
   backwardWeight(sizes, bit(i, 0)),
