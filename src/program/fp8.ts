@@ -55,20 +55,27 @@ export function inFp8(forward: Call[], backward: Call[]): Fp8Step {
   return { ...lists, begin: rewrite.begin(), end: rewrite.end(), weights, slots }
 }
 
-/** Whether a weight, or its gradient, is one of a block's: those are stacked over layers. */
-const isInBlock = (weight: Arg) => isTensor(weight) && weight.base !== undefined
+/** Of each product: which argument is its weight or that one's gradient, and which are stored. */
+const PRODUCTS: Record<string, { weight: number; stored: number[] }> = {
+  matmul_forward: { weight: 3, stored: [2] },
+  matmul_backward_weight: { weight: 0, stored: [2, 3] },
+  matmul_backward_input: { weight: 2, stored: [1] },
+}
 
-const FORWARD = { inp: 2, weight: 3 } as const
-const TO_WEIGHT = { dweight: 0, dout: 2, inp: 3 } as const
-const TO_INPUT = { dout: 1, weight: 2 } as const
+/** The arguments that a call has stored: of a block's product, whose weight is stacked over layers. */
+function storedBy({ kernel, args }: Call): Arg[] {
+  const product = PRODUCTS[kernel]
+  const weight = product && args[product.weight]!
+  const isInBlock = weight !== undefined && isTensor(weight) && weight.base !== undefined
+  return isInBlock ? product!.stored.map((at) => args[at]!) : []
+}
 
 class Rewrite {
   private readonly e4m3 = newSlots("e4m3")
   private readonly e5m2 = newSlots("e5m2")
-  /** Tensors that products read as they are, or transposed. */
-  private readonly read: Set<Arg>
-  private readonly readTransposed: Set<Arg>
-  /** Read by anything but such products. */
+  /** Tensors that products read as they are, or transposed; or that others read. */
+  private readonly read = new Set<Arg>()
+  private readonly readTransposed = new Set<Arg>()
   private readonly readElsewhere = new Set<Arg>()
   /** GELU's result, or the gradient that comes back from it → what they are made of. */
   private readonly gelus = new Map<Arg, Tensor>()
@@ -80,34 +87,12 @@ class Rewrite {
   private gradient?: Quantized & { of: Tensor }
 
   constructor(all: Call[]) {
-    const products = { matmul_forward: new Set<Call>(), matmul_backward_weight: new Set<Call>() }
     for (const call of all) {
-      if (call.kernel === "matmul_forward" && isInBlock(call.args[FORWARD.weight]!))
-        products.matmul_forward.add(call)
-      if (call.kernel === "matmul_backward_weight" && isInBlock(call.args[TO_WEIGHT.dweight]!))
-        products.matmul_backward_weight.add(call)
-    }
-    this.read = new Set([...products.matmul_forward].map(({ args }) => args[FORWARD.inp]!))
-    this.readTransposed = new Set(
-      [...products.matmul_backward_weight].map(({ args }) => args[TO_WEIGHT.inp]!),
-    )
-    const quantizes = (call: Call, at: number) => {
-      if (call.kernel === "matmul_forward") {
-        return products.matmul_forward.has(call) && at === FORWARD.inp
-      }
-      if (call.kernel === "matmul_backward_weight") {
-        const isQuantized = at === TO_WEIGHT.dout || at === TO_WEIGHT.inp
-        return products.matmul_backward_weight.has(call) && isQuantized
-      }
-      const { kernel, args } = call
-      const isToInput = kernel === "matmul_backward_input" && isInBlock(args[TO_INPUT.weight]!)
-      return isToInput && at === TO_INPUT.dout
-    }
-    for (const call of all) {
-      // The first argument is what a call makes.
-      call.args.forEach((arg, at) => {
-        if (at > 0 && isTensor(arg) && !quantizes(call, at)) this.readElsewhere.add(arg)
-      })
+      const stored = storedBy(call)
+      if (call.kernel === "matmul_forward" && stored[0]) this.read.add(stored[0])
+      if (call.kernel === "matmul_backward_weight" && stored[1]) this.readTransposed.add(stored[1])
+      const [, ...inputs] = call.args // the first argument is what a call makes
+      for (const arg of inputs) if (!stored.includes(arg)) this.readElsewhere.add(arg)
     }
   }
 
@@ -139,19 +124,20 @@ class Rewrite {
 
   private rewrite(call: Call): void {
     const { kernel, args } = call
-    if (kernel === "gelu_forward" && !this.readElsewhere.has(args[0]!)) {
+    const isOnlyStored = !this.readElsewhere.has(args[0]!)
+    if (kernel === "gelu_forward" && isOnlyStored) {
       this.gelus.set(args[0]!, args[1] as Tensor)
-    } else if (kernel === "gelu_backward" && !this.readElsewhere.has(args[0]!)) {
+    } else if (kernel === "gelu_backward" && isOnlyStored) {
       const [dinp, dout, pre] = args as Tensor[]
       this.geluGradients.set(dinp!, { dout: dout!, pre: pre! })
-    } else if (kernel === "matmul_forward" && isInBlock(args[FORWARD.weight]!)) {
-      this.forward(args)
-    } else if (kernel === "matmul_backward_weight" && isInBlock(args[TO_WEIGHT.dweight]!)) {
-      this.toWeight(args)
-    } else if (kernel === "matmul_backward_input" && isInBlock(args[TO_INPUT.weight]!)) {
-      this.toInput(args)
-    } else {
+    } else if (storedBy(call).length === 0) {
       this.calls.push(call)
+    } else if (kernel === "matmul_forward") {
+      this.forward(args)
+    } else if (kernel === "matmul_backward_weight") {
+      this.toWeight(args)
+    } else {
+      this.toInput(args)
     }
   }
 
