@@ -186,14 +186,17 @@ def main():
     gpu = said_by("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     datasheet = next((rate for name, rate in DATASHEET_TERAFLOPS.items() if name in gpu), 0)
     peaks = [peak.get("teraflops", 0), datasheet]
-    rows, products = [], ""
+    rows, products, measured = [], "", 0
     folder = tempfile.TemporaryDirectory()
     tokens = tokens_for(folder.name, 2 * T * max(B for model in MODELS for B in model.batches))
 
     def add(by, model, result):
+        nonlocal measured
         rows.append(row(by, model, result, peaks))
         print(rows[-1], flush=True)
-        write(path, peak, rows, products)
+        measured += result.get("tokensPerSecond", 0) > 0
+        if measured:
+            write(path, peak, rows, products)
 
     def attempt(model, B, **how):
         """Tokens a second of a run of llm; 0 where it fails, or there is no time left for it."""
@@ -214,11 +217,14 @@ def main():
             attempt(model, best, precision="fp8")
         if model is MODELS[0] and left() > LEAST_S:
             products = said_by(sys.executable, "bench/gpu_products.py")
-            write(path, peak, rows, products)
+            if measured:
+                write(path, peak, rows, products)
         if left() > 30:
             for result in run_pytorch(model, min(model.seconds[1], left())):
                 how = [result[key] for key in ("attention", "compiled") if key in result]
                 add(", ".join(["PyTorch", *how]), model, result)
+    if not measured:
+        sys.exit("bench/gpu.py: nothing could be measured")
 
 
 main()

@@ -47,7 +47,8 @@ Step:
   --steps N         steps timed (7)
 
 Budget:
-  --teraflops N     of products in that precision (790: bf16 on an H200, measured)
+  --teraflops N     of products in bf16, or all in fp32 (790: bf16 on an H200, measured); of those in eight
+                    bits twice as many
   --terabytes N     of memory, a second (4.3: the same)
   --measure         what it does take beside it, with the kernels of --library
 

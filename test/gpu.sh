@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 seconds=480 skip='' only='' out=${OUT:-build/gpu/results}
 while [ $# -gt 0 ]; do
     case $1 in
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit ;;
     --seconds) seconds=$2 ;;
     --skip) skip=,$2, ;;
     --only) only=,$2, ;;
@@ -19,6 +20,10 @@ while [ $# -gt 0 ]; do
     *) echo "test/gpu.sh knows no $1" && exit 2 ;;
     esac
     shift 2
+done
+parts='ops model train losses eight resume twice refusal monitor memcheck racecheck bench'
+for name in $(echo "$only$skip" | tr , ' '); do
+    case " $parts " in *" $name "*) ;; *) echo "test/gpu.sh has no part $name, but $parts" && exit 2 ;; esac
 done
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -54,7 +59,8 @@ unpack() {
     python3 -c 'import tarfile; tarfile.open("build/gpu.tar.xz").extractall(".")'
     touch build/*/native/*.so* llm # newer than the sources: they are not built again
 }
-[ ! -e build/gpu.tar.xz ] || unpack
+# What was built after it was packed is not replaced.
+[ ! -e build/gpu.tar.xz ] || [ llm -nt build/gpu.tar.xz ] || unpack
 export LLM_CACHE=$work/cache LLM_TEST_GPU=1
 mkdir -p "$LLM_CACHE"
 llm() { ./llm "$@"; }
@@ -65,6 +71,12 @@ machine() {
     nvidia-smi || true
     ./llm info
 }
+machine > "$out/machine.log" 2>&1
+if ! grep -q '^GPU memory' "$out/machine.log"; then
+    say "there is nothing to test on: $(sed -n 's/^GPU  *//p' "$out/machine.log")"
+    exit 2
+fi
+say "PASS machine: $(sed -n 's/^GPU  *//p' "$out/machine.log")"
 
 # Small runs on the built-in corpus. Nothing but the steps.
 QUIET='--val-every 0 --sample-every 0'
@@ -149,9 +161,8 @@ sanitize() {
     compute-sanitizer --tool "$1" --error-exitcode 99 --print-limit 20 \
         ./llm train $tiny --device cuda --precision "$2"
 }
-export -f machine losses eight resume twice refusal monitor sanitize
+export -f losses eight resume twice refusal monitor sanitize
 
-part machine 40 bash -c machine
 part ops 150 bash -c 'bun_test test/cuda/ops.test.ts'
 part model 60 bash -c 'bun_test test/model/fixture.test.ts'
 part train 120 bash -c 'bun_test test/cuda/device.test.ts test/cuda/train.test.ts'
