@@ -61,7 +61,8 @@ export function resumed(given: Options, warn: (text: string) => void): Resumed {
     throw new UserError(`--${needy} needs --out FOLDER, where checkpoints are kept`)
   }
   if (folder === undefined || !given.flag("resume")) return { options: given, goesOn: false }
-  if (!holdsRun(folder)) {
+  // One that was killed before its first step has left its options.
+  if (!holdsRun(folder) && !existsSync(join(folder, RUN_TOML))) {
     if (given.names.every((name) => NOT_KEPT.includes(name))) {
       throw new UserError(
         `--out ${folder} holds no run to go on with (name another folder, or what a new run trains on)`,

@@ -158,6 +158,19 @@ describe("a resumed run is the undisturbed one", () => {
   )
 
   test(
+    "that was killed before its first step, and has left its options",
+    async () => {
+      mkdirSync(path("options"))
+      cpSync(path("base/run.toml"), path("options/run.toml"))
+      expect((await llm("train --resume --out options")).stderr).toBe(
+        "warning: options has no checkpoint: the run begins anew\n",
+      )
+      expect(record(path("options"))).toEqual(base)
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
     "in a folder without a checkpoint: it begins",
     async () => {
       expect((await train(`${BASE} --out new --resume`)).stderr).toBe(
