@@ -122,6 +122,12 @@ int device_open(int index, const char *cublaslt) {
     return device_status();
 }
 
+#define TEXT(...) #__VA_ARGS__
+#define TEXT_OF(...) TEXT(__VA_ARGS__)
+#ifdef LLM_EMULATED
+#define __CUDA_ARCH_LIST__ emulation
+#endif
+void device_built(char *out, int size) { write_text(out, size, TEXT_OF(__CUDA_ARCH_LIST__)); }
 void device_name(char *out, int size) { write_text(out, size, gpu_name); }
 void device_bus(char *out, int size) { write_text(out, size, bus); }
 void device_message(char *out, int size) { write_text(out, size, message); }

@@ -48,6 +48,9 @@ int device_copy(i64 to, i64 from, i64 bytes);
 int device_fetch(i64 from, i64 bytes);
 int device_fetched(void *to, int number, i64 bytes);
 
+/* Writes the architectures that the kernels were compiled for, "800,900". */
+void device_built(char *out, int size);
+
 /* Waits until everything queued is done; the status. device_status does not wait, and knows only of
  * what has failed by now. */
 int device_wait(void);

@@ -57,6 +57,12 @@ export async function buildCuda(
   const found = findNvcc()
   if ("missing" in found) return found
   const { nvcc, known } = found
+  const strange = asked?.split(",").find((arch) => !/^\d+[af]?$/.test(arch))
+  if (strange) {
+    return {
+      missing: `LLM_CUDA_ARCHS names ${strange}, but nvcc knows ${known.join(", ")} (and 90a)`,
+    }
+  }
   const chosen = (asked?.split(",") ?? ARCHITECTURES).filter((arch) => known.includes(digits(arch)))
   const ptx = asked === undefined ? PTX.find((arch) => known.includes(arch)) : undefined
   const codes = chosen.map((arch) => `-gencode=arch=compute_${arch},code=sm_${arch}`)

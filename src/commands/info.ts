@@ -4,10 +4,12 @@ import { benchBriefly } from "../bench/brief.ts"
 import { UserError } from "../errors.ts"
 import { describeFile } from "../info/file.ts"
 import type { Command } from "../main.ts"
+import { assetNames, assetPaths } from "../native/assets.ts"
 import { cpuName, instructionSets, usableCores } from "../native/cpu.ts"
 import { findCuda } from "../native/cuda.ts"
 import { openDevice } from "../native/device.ts"
-import { type Kernels, libraries } from "../native/library.ts"
+import { builtFor } from "../native/gpu.ts"
+import { CUDA_FILE, type Kernels, libraries } from "../native/library.ts"
 import { findNccl } from "../native/nccl.ts"
 import { measurePeak } from "../native/peak.ts"
 import type { CommandSpec, Options } from "../options.ts"
@@ -63,9 +65,16 @@ async function run(options: Options): Promise<number> {
   for (const { name, reason } of await libraries()) {
     rows.push([`library ${name}`, reason ?? "usable"])
   }
+  rows.push(["library cuda", await cudaLibrary()])
   for (const [name, value] of rows) process.stdout.write(`${name.padEnd(24)}${value}\n`)
   if (options.flag("bench")) process.stdout.write(`\n${await benchBriefly(kernels)}`)
   return 0
+}
+
+async function cudaLibrary(): Promise<string> {
+  if (!assetNames().includes(CUDA_FILE)) return "not in this build, which found no nvcc"
+  const [path] = await assetPaths([CUDA_FILE])
+  return `for NVIDIA GPUs of compute capability ${builtFor(path!)}`
 }
 
 async function gpuRows({ gpu }: Kernels): Promise<[string, string][]> {

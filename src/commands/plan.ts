@@ -13,7 +13,7 @@ import type { CommandSpec, Options } from "../options.ts"
 import type { ProgramSource } from "../program/link.ts"
 import { type MemoryPlan, planMemory } from "../program/plan.ts"
 import { RECOMPUTE, type Recompute } from "../program/recompute.ts"
-import { chooseModel, chooseRewrites, chooseShape } from "../train/settings.ts"
+import { checkFp8Sizes, chooseModel, chooseRewrites, chooseShape } from "../train/settings.ts"
 import {
   ARITHMETIC_OPTION,
   CONFIG_OPTION,
@@ -49,6 +49,7 @@ export function planned(
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
   const arithmetic = (options.text("precision") ?? usual.precision) as Arithmetic
   const kind = { precision: storedIn(arithmetic), fp8: arithmetic === "fp8" }
+  if (kind.fp8 && platform === "cuda") checkFp8Sizes(shape, config)
   return trainingProgram(config, { ...shape, ...kind, platform, adamw, ...rewrites })
 }
 

@@ -27,6 +27,7 @@ import { checkpointConfig, forget, keepPlans, loadCheckpoint, resumed } from "..
 import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
 import {
+  checkFp8Sizes,
   chooseModel,
   chooseRewrites,
   chooseShape,
@@ -147,7 +148,7 @@ async function run(given: Options): Promise<number> {
   const isNew = () => trainer.steps > (start?.step ?? 0)
   try {
     const outcome = await trainer.run(stop)
-    if (outcome.steps === 0) folder?.discard()
+    if (outcome.steps === 0 && !goesOn) folder?.discard()
     else if (isNew()) await keep(trainer, around)
     return conclude(display, outcome, data, settings, folder)
   } catch (error) {
@@ -255,24 +256,6 @@ function bf16Update(options: Options, arithmetic: Arithmetic): Bf16Update | unde
     )
   }
   return undefined
-}
-
-const FP8_MULTIPLE = 16 // of all sizes of a product in eight bits, for tensor cores to take it
-
-/** Tensor cores leave other products in eight bits to plain cores, which would take hundreds of times as
- * long. */
-function checkFp8Sizes({ B, T }: Shape, { C }: Config): void {
-  const isMultiple = (size: number) => size % FP8_MULTIPLE === 0
-  if (!isMultiple(C)) {
-    throw new UserError(
-      `--precision fp8: the model's ${C} channels are no multiple of ${FP8_MULTIPLE}, as a GPU's products in eight bits take (try --precision bf16)`,
-    )
-  }
-  if (isMultiple(B * T)) return
-  const fitting = Math.max(1, Math.floor(T / FP8_MULTIPLE)) * FP8_MULTIPLE
-  throw new UserError(
-    `--precision fp8: --batch ${B} × --context ${T} = ${B * T} tokens are no multiple of ${FP8_MULTIPLE}, as a GPU's products in eight bits take (try --context ${fitting})`,
-  )
 }
 
 function adamw(options: Options): AdamW {

@@ -20,6 +20,8 @@ export interface Found {
   cuda?: CudaLibrary
   /** Nobody has asked for it. */
   isAuto?: boolean
+  /** Then, what a GPU lacks, or that there is none. */
+  missing?: string
 }
 
 /** Where --device's kernels compute: auto takes a GPU where there is all that it needs, and tells
@@ -35,7 +37,7 @@ export async function findDevice(
     throw new UserError(`--device cuda: ${cuda.missing} (or try --device cpu)`)
   }
   if (cuda.hasGpu) warn(`the GPU is not used, but the CPU: ${cuda.missing}`)
-  return { device: "cpu", isAuto: true }
+  return { device: "cpu", isAuto: true, missing: cuda.missing }
 }
 
 /** What a run stores and looks back on where nothing is said. */
@@ -60,8 +62,10 @@ export async function openDevice(
   const kernels = await openLibrary(found)
   if (arithmetic === "fp8" && !kernels.hasFp8) {
     const name = kernels.gpu?.name ?? "a CPU"
+    const why = found.missing ? `; ${found.missing}` : ""
+    const half = kernels.precisions.includes("bf16") ? "--precision bf16, or " : ""
     throw new UserError(
-      `--precision fp8: ${name} cannot multiply in eight bits, as NVIDIA GPUs of compute capability 8.9 and later do (try --precision bf16, or --device reference, which is slow)`,
+      `--precision fp8: ${name} cannot multiply in eight bits, as NVIDIA GPUs of compute capability 8.9 and later do${why} (try ${half}--device reference, which is slow)`,
     )
   }
   if (!kernels.precisions.includes(storedIn(arithmetic))) {

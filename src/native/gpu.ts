@@ -16,6 +16,7 @@ function bind(path: string) {
   return dlopen(path, {
     device_count: f("i32"),
     device_open: f("i32", "i32", "ptr"),
+    device_built: f("void", "ptr", "i32"),
     device_name: f("void", "ptr", "i32"),
     device_bus: f("void", "ptr", "i32"),
     device_message: f("void", "ptr", "i32"),
@@ -55,6 +56,12 @@ export function countGpus(path: string): { count: number } | { missing: string }
   const functions = bind(path)
   const count = Number(functions.device_count!())
   return count < 0 ? { missing: readText(functions.device_message) } : { count }
+}
+
+/** The compute capabilities that a library's kernels were compiled for: "8.0, 9.0". */
+export function builtFor(path: string): string {
+  const codes = readText(bind(path).device_built).split(",")
+  return codes.map((code) => code.replace(/(\d)0$/, ".$1")).join(", ")
 }
 
 // Bytes that arrays leave: for the code of kernels, which is loaded when they first run, for graphs, and

@@ -7,7 +7,7 @@ import { dirname, join } from "node:path"
 import { findCompiler } from "../../src/build/native.ts"
 import { NATIVE_BUILD_DIR } from "../../src/native/assets.ts"
 import { findCublasLt } from "../../src/native/cublaslt.ts"
-import { countGpus } from "../../src/native/gpu.ts"
+import { builtFor, countGpus } from "../../src/native/gpu.ts"
 import { CUDA_FILE } from "../../src/native/library.ts"
 import { ROOT, run } from "../cli/executable.ts"
 
@@ -40,6 +40,14 @@ describe.skipIf(!isBuilt)(`the CUDA library${isBuilt ? "" : " (skipped: not buil
     expect(all).toContain("libc.so.6")
     const others = all.filter((name) => !/^(ld-linux.*|lib(c|m|dl|rt|pthread))\.so\.\d$/.test(name))
     expect(others).toEqual([])
+  })
+
+  test("tells what GPUs it is for, without one", async () => {
+    expect(builtFor(path)).toMatch(/^\d+\.\d(, \d+\.\d)*$/)
+    const { stdout } = await run([process.execPath, join(ROOT, "src", "main.ts"), "info"])
+    expect(stdout).toContain(
+      `\nlibrary cuda            for NVIDIA GPUs of compute capability ${builtFor(path)}\n`,
+    )
   })
 
   test.skipIf(hasGpu)("loads without a driver, and says that there is none", () => {
