@@ -191,7 +191,7 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
 
       writeFileSync(file, kept.subarray(0, -1))
       expect((await go(3)).stderr).toMatch(
-        /^warning: plans\/products.bin is damaged, or of another GPU or cuBLASLt/,
+        /^warning: plans\/products.bin is damaged, or of another GPU, cuBLASLt or llm/,
       )
       rmSync(file)
       expect((await go(4)).stderr).toMatch(/^warning: plans\/products.bin is missing/)

@@ -102,13 +102,13 @@ describe("eight bits", () => {
     for (const run of [whole, halves]) run.program.free()
   })
 
-  const STEPS = 60
+  const STEPS = 40
   test(
     `${STEPS} steps stay within 1 % of bf16's losses`,
     async () => {
       const losses = await Promise.all([train(false, STEPS), train(true, STEPS)])
       const [half, eight] = losses as [number[], number[]]
-      expect(half.at(-1)!).toBeLessThan(0.85 * half[0]!)
+      expect(half.at(-1)!).toBeLessThan(0.9 * half[0]!)
       const errors = eight.map((loss, i) => Math.abs(loss / half[i]! - 1))
       expect(Math.max(...errors)).toBeLessThan(0.01)
       expect(Math.max(...errors)).toBeGreaterThan(0)
