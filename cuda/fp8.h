@@ -1,5 +1,5 @@
 /* Numbers of eight bits: a sign, an exponent, FRACTION bits after the binary point; a scale per tensor,
- * in its slot. As in fp8.h of the reference. */
+ * in its slot. As in eight_bits.h of the reference. */
 #ifndef LLM_FP8_H
 #define LLM_FP8_H
 

@@ -52,6 +52,8 @@ const ON_GPU: [mistake: string, kernel: string, report: RegExp][] = [
   ],
 ]
 
+const NOTHING = { code: 0, stdout: "nothing was found\n", stderr: "" }
+
 const TIMEOUT_MS = 60_000
 
 describe("a mistake in a kernel", () => {
@@ -84,11 +86,7 @@ describe("a mistake in a kernel", () => {
         [process.execPath, join(FIXTURES, "broken.ts"), library, "layernorm_forward"],
         { env: sanitizedEnvironment() },
       )
-      expect({ code, stdout, stderr }).toEqual({
-        code: 0,
-        stdout: "nothing was found\n",
-        stderr: "",
-      })
+      expect({ code, stdout, stderr }).toEqual(NOTHING)
     },
     TIMEOUT_MS,
   )
@@ -115,11 +113,7 @@ describe.skipIf(reason !== undefined)(`a mistake on a GPU${reason ? ` (${reason}
     "that is none is not found",
     async () => {
       const { code, stdout, stderr } = await runOn("add_forward")
-      expect({ code, stdout, stderr }).toEqual({
-        code: 0,
-        stdout: "nothing was found\n",
-        stderr: "",
-      })
+      expect({ code, stdout, stderr }).toEqual(NOTHING)
     },
     TIMEOUT_MS,
   )
