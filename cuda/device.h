@@ -74,6 +74,10 @@ void device_tf32(int on);
 int product_plans_save(void *out, int size);
 int product_plans_load(const void *in, int size);
 
+/* From here on a GPU's own kernel makes all products that it takes (on), or those that it makes faster
+ * than cuBLASLt does (off, as at the beginning). */
+void product_prefer_own(int on);
+
 /* Writes a table of the products asked for so far, and of who makes them and how fast, cut to `size`
  * bytes with the 0 at the end; returns the bytes of all of it, without the 0. */
 int product_report(char *out, int size);

@@ -10,6 +10,13 @@ bool has_warpgroups() {
            major == 9;
 }
 
+int multiprocessors() {
+    int device = 0, count = 0;
+    keep_error(cudaGetDevice(&device));
+    keep_error(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    return count;
+}
+
 #ifndef LLM_EMULATED
 typedef CUresult Encode(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                         const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,

@@ -79,5 +79,15 @@ DEVICE float exp2_fast(float x) {
     return power;
 }
 
+/* 1/x by the special function unit: off by 1 ulp at most, and 0 of what is beyond 2^126. */
+DEVICE float reciprocal_fast(float x) {
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    return inverse;
+}
+
+/* What is made of x from here on is not made earlier: while it is loaded, others go on. */
+DEVICE void not_before(u32 &x) { asm volatile("" : "+r"(x)); }
+
 #endif
 #endif

@@ -14,7 +14,8 @@ extern "C" {
 #pragma GCC visibility pop
 
 constexpr int TRIED = 16, ROUNDS = 3;
-constexpr int IN_PASSES = -1; // a status: faster without its epilogue and with a pass after it
+/* Statuses: faster without its epilogue and with a pass after it; by Hopper's own kernel. */
+constexpr int IN_PASSES = -1, OWN = -2;
 
 struct Choice {
     Key key;
@@ -49,13 +50,14 @@ static size_t out_bytes(const Product &p) {
     return (size_t)p.rows * p.columns * each;
 }
 
-/* Microseconds of a run, the mean of `runs`; `status` of the last. */
-static float time_runs(const Plan &plan, const Algorithm &algorithm, const Product &p, int runs,
+/* Microseconds of a run, the mean of `runs`; `status` of the last. A null algorithm is the own kernel. */
+static float time_runs(const Plan &plan, const Algorithm *algorithm, const Product &p, int runs,
                        cudaEvent_t from, cudaEvent_t to, int &status) {
     float ms = 0;
     keep_error(cudaEventRecord(from, stream));
     for (int i = 0; i < runs; i++) {
-        status = run_product(plan.described, algorithm, p);
+        if (algorithm) status = run_product(plan.described, *algorithm, p);
+        else status = product_hopper(p) ? 0 : STATUS_NOT_SUPPORTED;
         if (status) return 0;
     }
     keep_error(cudaEventRecord(to, stream));
@@ -64,7 +66,7 @@ static float time_runs(const Plan &plan, const Algorithm &algorithm, const Produ
     return ms * 1000 / runs;
 }
 
-/* Takes the fastest of the algorithms found. What is added to is not touched: another place is. */
+/* Takes the fastest of the algorithms found and the own kernel. What is added to is not touched: another place is. */
 static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
     Choice &choice = plan.choice;
     void *elsewhere = nullptr;
@@ -79,14 +81,14 @@ static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
     }
     keep_error(cudaEventCreate(&from));
     keep_error(cudaEventCreate(&to));
-    float best[TRIED];
-    int runs[TRIED], winner = -1;
+    float best[TRIED + 1];
+    int runs[TRIED + 1], winner = -1;
     for (int round = 0; round <= ROUNDS; round++) { // the first one warms up
-        for (int i = 0; i < count; i++) {
+        for (int i = 0; i <= count; i++) {
             int status = 0;
             if (round > 0 && runs[i] == 0) continue;
-            const float us =
-                time_runs(plan, found[i].algorithm, p, round > 0 ? runs[i] : 1, from, to, status);
+            const float us = time_runs(plan, i < count ? &found[i].algorithm : nullptr, p,
+                                       round > 0 ? runs[i] : 1, from, to, status);
             if (status) {
                 choice.status = status;
                 runs[i] = 0; // it is out
@@ -97,12 +99,12 @@ static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
             }
         }
     }
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i <= count; i++)
         if (runs[i] && (winner < 0 || best[i] < best[winner])) winner = i;
     if (winner >= 0) {
-        choice.status = 0;
+        choice.status = winner < count ? 0 : OWN;
         choice.us = best[winner];
-        choice.algorithm = found[winner].algorithm;
+        if (winner < count) choice.algorithm = found[winner].algorithm;
     }
     keep_error(cudaEventDestroy(from));
     keep_error(cudaEventDestroy(to));
@@ -138,11 +140,8 @@ static Plan *plan_for(const Product &p) {
         Heuristic found[TRIED];
         const int count =
             plan->described.operation ? heuristics(found, TRIED, plan->described, key, p) : 0;
-        if (count == 0) return plan;
-        plan->choice.status = 0;
-        plan->choice.algorithm = found[0].algorithm;
-        // Of one there is nothing to choose, and while recording nothing runs.
-        if (count == 1 || is_capturing()) return plan;
+        if (count > 0) plan->choice = {key, 0, 0, found[0].algorithm};
+        if (is_capturing()) return plan; // while recording nothing runs
         choose(*plan, found, count, p);
         if (p.pre || p.sums) {
             Product plain = p;
@@ -151,7 +150,7 @@ static Plan *plan_for(const Product &p) {
             const Plan *const other = plan_for(plain);
             const bool is_faster = other && other->choice.us > 0 && plan->choice.us > 0 &&
                                    other->choice.us + pass_us(p) < plan->choice.us;
-            if (is_faster && !other->choice.status) plan->choice.status = IN_PASSES;
+            if (is_faster && other->choice.status != IN_PASSES) plan->choice.status = IN_PASSES;
         }
     } else if (!plan->described.operation && !plan->choice.status) { // it was loaded
         plan->described = describe(key);
@@ -166,9 +165,14 @@ static bool has_epilogue(const Product &p) {
     return !p.pre || (p.kind == BF16 && !p.added && p.columns % 8 == 0);
 }
 
+static bool prefers_own;
+extern "C" void product_prefer_own(int on) { prefers_own = on; }
+
 bool product(const Product &p) {
+    if (prefers_own && product_hopper(p)) return true;
     if (!cublaslt.Matmul || !has_epilogue(p)) return false;
     Plan *const plan = plan_for(p);
+    if (plan && plan->choice.status == OWN) return product_hopper(p);
     if (!plan || plan->choice.status) return false;
     plan->choice.status = run_product(plan->described, plan->choice.algorithm, p);
     return plan->choice.status == 0;
@@ -248,6 +252,7 @@ extern "C" int product_report(char *out, int size) {
             write("algorithm %d, tile %d, stages %d, split %d\n", config(choice, ALGO_ID),
                   config(choice, ALGO_TILE), config(choice, ALGO_STAGES), config(choice, ALGO_SPLIT_K));
         else if (choice.status == IN_PASSES) write("passes, which are faster\n");
+        else if (choice.status == OWN) write("own kernel\n");
         else write("passes or own kernel (status %d)\n", choice.status);
     }
     return used;

@@ -43,6 +43,10 @@ struct Product {
  * in one go, or is faster in several. The same arguments always give the same answer. */
 bool product(const Product &p);
 
+/* The product by the kernel for Hopper; or false where that does not take it, and nothing is done: it
+ * takes bf16 in rows of 8, with nothing added and no sums, and no weight's gradient. */
+bool product_hopper(const Product &p);
+
 /* The product by a plain tiled kernel, of any size, without sums. */
 void tiled_product(const Product &p);
 

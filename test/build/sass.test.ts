@@ -103,6 +103,26 @@ describe.skipIf(skipped !== undefined)(
     )
 
     test(
+      "Hopper's own products multiply by the largest instruction, and wait for no store meanwhile",
+      () => {
+        const kernels = disassemble(HOPPER, /13product_tiles/)
+        expect(kernels.size).toBe(2) // forward, and a gradient of what went in
+        const has: [RegExp, number][] = [
+          [/^HGMMA\.64x256x16\.F32\.BF16/, 32], // beside each of the eight parts that are stored
+          [/^UTMALDG\.3D\.MULTICAST/, 2],
+          [/^STG\.E\.128/, 16],
+        ]
+        expect(lacking(kernels, has)).toEqual([])
+        for (const code of kernels.values()) {
+          expect(counted(code, /^(LDL|STL)\b/)).toBe(0)
+          expect(counted(code, /^WARPGROUP\.DEPBAR/)).toBeLessThan(counted(code, /^HGMMA/) / 2)
+          expect(counted(code, /^MEMBAR/)).toBeLessThanOrEqual(4) // of the cluster's two barriers
+        }
+      },
+      TIMEOUT_MS,
+    )
+
+    test(
       "attention before Hopper uses tensor cores, matrix loads and copies in the background",
       () => {
         const tiles = disassemble(AMPERE, /\d(forward_tiles|backward_(keys|queries))I/)

@@ -24,6 +24,10 @@ struct Operand {
 };
 DEVICE Operand along_rows(const bf16 *tile, int height, int k) { return {tile, height, k}; }
 DEVICE Operand across_rows(const bf16 *tile, int height, int k) { return {tile, height, k}; }
+DEVICE float along(Operand x, int row, int k) { return widen(*in_tile(x.tile, x.height, row, x.k * 16 + k)); }
+DEVICE float across(Operand x, int k, int column) {
+    return widen(*in_tile(x.tile, x.height, x.k * 16 + k, column));
+}
 DEVICE void check_operand(Operand x) {
     if ((uintptr_t)x.tile % 1024) emulated::fail("a tile is not on 1024 bytes");
 }
@@ -32,20 +36,29 @@ DEVICE void check_operand(Operand x) {
 DEVICE int row_of(int i) { return threadIdx.x % WARP / 4 + i / 2 * 8; }
 DEVICE int column_of(int n, int i) { return n * 8 + threadIdx.x % 4 * 2 + i % 2; }
 
-template <int N>
-DEVICE void multiply_rows(float (&out)[N / 8][4], Operand a, Operand b, bool add) {
+/* out = or += a·b(k,column). */
+template <int N, typename F>
+DEVICE void multiply(float (&out)[N / 8][4], Operand a, F b, bool add) {
     check_operand(a);
-    check_operand(b);
     __syncwarp();
     const int first = threadIdx.x / WARP % 4 * 16;
     for (int n = 0; n < N / 8; n++)
         for (int i = 0; i < 4; i++) {
             double sum = add ? out[n][i] : 0;
-            for (int k = a.k * 16, l = b.k * 16; k < a.k * 16 + 16; k++, l++)
-                sum += (double)widen(*in_tile(a.tile, a.height, first + row_of(i), k)) *
-                       widen(*in_tile(b.tile, b.height, column_of(n, i), l));
+            for (int k = 0; k < 16; k++)
+                sum += (double)along(a, first + row_of(i), k) * b(k, column_of(n, i));
             out[n][i] = (float)sum;
         }
+}
+template <int N>
+DEVICE void multiply_rows(float (&out)[N / 8][4], Operand a, Operand b, bool add) {
+    check_operand(b);
+    multiply<N>(out, a, [=](int k, int column) { return along(b, column, k); }, add);
+}
+template <int N>
+DEVICE void multiply_across(float (&out)[N / 8][4], Operand a, Operand b, bool add) {
+    check_operand(b);
+    multiply<N>(out, a, [=](int k, int column) { return across(b, k, column); }, add);
 }
 
 template <int N>
@@ -61,7 +74,7 @@ DEVICE void add_weighted(float (&out)[N / 8][4], const u32 (&a)[4], Operand b) {
             for (int k = 0; k < 16; k++) {
                 const Weights &weights = of[row_of(i) % 8 * 4 + k % 8 / 2];
                 sum += (double)half_of(weights.a[i / 2 + k / 8 * 2], k % 2) *
-                       widen(*in_tile(b.tile, b.height, b.k * 16 + k, column_of(n, i)));
+                       across(b, k, column_of(n, i));
             }
             out[n][i] = (float)sum;
         }
@@ -110,6 +123,19 @@ DEVICE void copy_tile(bf16 *to, const TensorMap *map, Barrier *barrier, int chan
         barrier->bytes -= BYTES;
         end_phase(barrier);
     });
+}
+
+template <int N> DEVICE void take_registers() {}
+template <int N> DEVICE void give_registers() {}
+
+/* Blocks run one after the other: a cluster is one of them. */
+constexpr int CLUSTER = 1;
+#define IN_CLUSTERS
+DEVICE int cluster_rank() { return 0; }
+DEVICE void cluster_wait() { __syncthreads(); }
+DEVICE void barrier_arrive_at(Barrier *barrier, int) { barrier_arrive(barrier); }
+DEVICE void copy_tile_to_all(bf16 *to, const TensorMap *map, Barrier *barrier, int channel, int row) {
+    copy_tile(to, map, barrier, channel, row, 0);
 }
 
 #endif

@@ -23,6 +23,7 @@ const DEVICE = {
   device_upload: f("i32", "i64", "ptr", "i64"),
   device_download: f("i32", "ptr", "i64", "i64"),
   device_wait: f("i32"),
+  product_prefer_own: f("void", "i32"),
 }
 type DeviceFunctions = Record<
   keyof typeof DEVICE,
@@ -72,6 +73,11 @@ export class DeviceLibrary implements Library {
       return type === "i32" || type === "u32" ? Number(args[i]) | 0 : args[i]!
     })
     return this.functions[kernel]!(...values)
+  }
+
+  /** Lets the GPU's own kernel make all products that it takes, or only where it is the faster one. */
+  preferOwn(isOn: boolean): void {
+    this.device.product_prefer_own(isOn ? 1 : 0)
   }
 
   /** Waits for what was called; throws what went wrong, in the device's words. */

@@ -87,6 +87,21 @@ describe(`CUDA (${heading})`, () => {
       TIMEOUT_MS,
     )
   }
+  for (const kernel of ["matmul_forward_bf16", "matmul_backward_input_bf16"]) {
+    test.skipIf(!library)(
+      `${kernel} agrees with the reference where Hopper's own kernel makes it`,
+      () => {
+        library!.preferOwn(true)
+        try {
+          const rows = table.filter((row) => row.kernel === kernel)
+          forAll(rows, (row) => checkLibrary(library!, ways, row))
+        } finally {
+          library!.preferOwn(false)
+        }
+      },
+      TIMEOUT_MS,
+    )
+  }
   // By tensor cores of a warp, where Hopper's take a warpgroup.
   for (const kernel of ["attention_forward_bf16", "attention_backward_bf16"]) {
     test.skipIf(!library || isOnGpu)(

@@ -178,11 +178,25 @@ const TILES = [
   [15, 64, 256],
 ]
 
+// Parts of a tile of Hopper's own kernel, 128 or two such by 256, some with whole ones beside them. The
+// first rows are odd in number, which the emulated cuBLASLt leaves to others.
+const HOPPER = [
+  [129, 72, 264],
+  [300, 64, 256],
+  [64, 200, 520],
+]
+
 export const matmulCases: Case[] = [
   ...[...tuples(48, 3), ...BLOCKS, ...TILES].flatMap((sizes, i) => [
     forward(sizes, { bias: bit(i, 0), pre: bit(i, 1), residual: bit(i, 2) }),
     backwardInput(sizes, { pre: i % 3 === 1, accumulate: i % 3 === 2 }),
     backwardWeight(sizes, { bias: bit(i, 0), accumulate: bit(i, 1) }),
+  ]),
+  ...HOPPER.flatMap((sizes, i) => [
+    forward(sizes, { bias: i !== 1, pre: true, residual: false }),
+    forward(sizes, { bias: i !== 1, pre: false, residual: false }),
+    backwardInput(sizes, { pre: true, accumulate: false }),
+    backwardInput(sizes, { pre: false, accumulate: false }),
   ]),
   // Rows for all blocks of a GPU, several times.
   backwardWeight([35000, 1, 8], { bias: true, accumulate: true }),

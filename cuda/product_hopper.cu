@@ -1,0 +1,216 @@
+/* Products with what is done to their results, for Hopper.
+ *
+ * A block of three warpgroups stays on its multiprocessor and makes one tile of the result after another,
+ * of 128 rows and 256 columns. One group fetches, and two multiply, 64 rows each. What they have made
+ * they keep in registers, rounded, and take it through GELU, or through its derivative, and store it, part
+ * by part, while the tensor cores make the next tile. The blocks of a cluster make tiles below one
+ * another: they share the right factor, of which each fetches its part for all. */
+#define LLM_BF16 // the only kind
+#include "activation.h"
+#include "mma.h"
+#include "product.h"
+#include "ring.h"
+
+namespace {
+
+constexpr int ROWS = 128, COLUMNS = 256, DEPTH = 64, STAGES = 4;
+constexpr int LEFT = ROWS * DEPTH, RIGHT = COLUMNS * DEPTH, TILE = 64 * DEPTH; // of one copy
+constexpr int SHARED = STAGES * (LEFT + RIGHT) * (int)sizeof(bf16);
+constexpr int GROUPS = ROWS / GROUP_ROWS; // that multiply; the next one fetches
+constexpr int THREADS = (GROUPS + 1) * GROUP;
+constexpr int PARTS = COLUMNS / 32; // of a tile, as it is stored
+
+/* The numbers of a pair. */
+DEVICE float first_of(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float second_of(u32 pair) { return __uint_as_float(pair & 0xffff0000); }
+
+/* Four pairs of each of four neighbouring lanes, the first being a multiple of four: lane q gets the pairs
+ * q of all. */
+DEVICE void transpose(u32 (&pairs)[4]) {
+    const bool is_odd = threadIdx.x & 1, is_high = threadIdx.x & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const u32 other = __shfl_xor_sync(ALL_LANES, is_odd ? pairs[i] : pairs[i + 1], 1);
+        (is_odd ? pairs[i] : pairs[i + 1]) = other;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const u32 other = __shfl_xor_sync(ALL_LANES, is_high ? pairs[i] : pairs[i + 2], 2);
+        (is_high ? pairs[i] : pairs[i + 2]) = other;
+    }
+}
+
+/* A lane's part of a tile as it waits to be stored: pairs of its row, and of that 8 below. */
+struct Made {
+    u32 pairs[2][COLUMNS / 8];
+    int row, column; /* the lane's first row, the tile's first column; -1 before the first tile */
+};
+typedef Pack<u32> Eight; // numbers next to each other, in pairs
+
+/* Where the eight are, in the part of 32 columns that is stored at a time, which a lane stores; or -1. */
+DEVICE i64 place(const Product &p, const Made &made, int part, int i) {
+    const int row = made.row + i * 8, column = made.column + part * 32 + (int)threadIdx.x % 4 * 8;
+    return row < p.rows && column < p.columns ? (i64)row * p.columns + column : -1;
+}
+
+/* What GELU's derivative is taken of, for one part of a tile. */
+DEVICE void load_pre(Eight (&pre)[2], const Product &p, const Made &made, int part) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const i64 at = place(p, made, part, i);
+        pre[i] = at < 0 ? Eight() : load_pack(reinterpret_cast<const u32 *>((const bf16 *)p.pre + at));
+    }
+}
+
+template <ProductForm FORM>
+DEVICE void store_part(const Product &p, const Made &made, Eight (&pre)[2], int part) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        u32 pairs[4];
+#pragma unroll
+        for (int n = 0; n < 4; n++) pairs[n] = made.pairs[i][part * 4 + n];
+        transpose(pairs);
+        const i64 at = place(p, made, part, i);
+        if (at < 0) continue;
+        Eight x;
+#pragma unroll
+        for (int n = 0; n < 4; n++) x.at[n] = pairs[n];
+        if (p.pre && FORM == FORWARD) {
+            store_pack(reinterpret_cast<u32 *>((bf16 *)p.pre + at), x);
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+                x.at[n] = narrow_pair(gelu_fast(first_of(x.at[n])), gelu_fast(second_of(x.at[n])));
+        } else if (p.pre) {
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                u32 of = pre[i].at[n];
+                not_before(of);
+                x.at[n] = narrow_pair(first_of(x.at[n]) * gelu_gradient_fast(first_of(of)),
+                                      second_of(x.at[n]) * gelu_gradient_fast(second_of(of)));
+            }
+        }
+        store_pack(reinterpret_cast<u32 *>((bf16 *)p.out + at), x);
+    }
+}
+
+template <ProductForm FORM>
+KERNEL IN_CLUSTERS __launch_bounds__(THREADS, 1)
+product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ TensorMap right, Product p) {
+#ifdef HAS_WARPGROUPS
+    DYNAMIC_SHARED(bf16, lefts);
+    bf16 *const rights = lefts + STAGES * LEFT;
+    __shared__ Ring<STAGES> ring;
+    const int group = threadIdx.x / GROUP, warp = threadIdx.x % GROUP / WARP, lane = threadIdx.x % WARP;
+    const int rank = cluster_rank(), steps = (p.inner + DEPTH - 1) / DEPTH;
+    if (threadIdx.x == 0) {
+        ring_init(ring, 1, CLUSTER * GROUPS);
+        barriers_ready();
+    }
+    cluster_wait();
+
+    // f(row, column) for each of the block's tiles.
+    const auto each_tile = [&](auto f) {
+        const int across = (p.columns + COLUMNS - 1) / COLUMNS;
+        const int down = (p.rows + CLUSTER * ROWS - 1) / (CLUSTER * ROWS);
+        for (int tile = blockIdx.x / CLUSTER; tile < across * down; tile += gridDim.x / CLUSTER)
+            f((tile / across * CLUSTER + rank) * ROWS, tile % across * COLUMNS);
+    };
+    if (group == GROUPS) {
+        give_registers<40>();
+        int step = 0;
+        if (threadIdx.x % GROUP == 0)
+            each_tile([&](int row, int column) {
+                for (int k = 0; k < steps; k++, step++) {
+                    const int stage = step % STAGES;
+                    Barrier *const full = &ring.full[stage];
+                    await_empty(ring, step);
+                    barrier_expect(full, (LEFT + RIGHT) * (int)sizeof(bf16));
+                    for (int i = 0; i < LEFT / TILE; i++)
+                        copy_tile(lefts + stage * LEFT + i * TILE, &left, full, k * DEPTH, row + i * 64, 0);
+                    constexpr int OWN = RIGHT / TILE / CLUSTER;
+                    for (int i = rank * OWN; i < (rank + 1) * OWN; i++) {
+                        const int at = column + i * 64;
+                        copy_tile_to_all(rights + stage * RIGHT + i * TILE, &right, full,
+                                         FORM == FORWARD ? k * DEPTH : at, FORM == FORWARD ? at : k * DEPTH);
+                    }
+                }
+            });
+    } else {
+        take_registers<232>();
+        int step = 0;
+        Made made;
+        made.column = -1;
+        const auto release_to_all = [&](int of) {
+            if (lane < CLUSTER) barrier_arrive_at(&ring.empty[of % STAGES], lane);
+        };
+        each_tile([&](int row, int column) {
+            float sums[COLUMNS / 8][4];
+            int k = 0;
+#pragma unroll
+            for (int part = 0; part < PARTS; part++) {
+                const bool is_there = made.column >= 0;
+                Eight pre[2];
+                if (FORM == BACKWARD_INPUT && is_there && p.pre) load_pre(pre, p, made, part);
+                for (; k < steps * (part + 1) / PARTS; k++, step++) {
+                    const bf16 *const own = lefts + step % STAGES * LEFT + group * TILE;
+                    const bf16 *const other = rights + step % STAGES * RIGHT;
+                    await_full(ring, step);
+                    start_products();
+#pragma unroll
+                    for (int i = 0; i < DEPTH / 16; i++)
+                        if constexpr (FORM == FORWARD)
+                            multiply_rows<COLUMNS>(sums, along_rows(own, 64, i),
+                                                   along_rows(other, COLUMNS, i), k + i > 0);
+                        else
+                            multiply_across<COLUMNS>(sums, along_rows(own, 64, i),
+                                                     across_rows(other, DEPTH, i), k + i > 0);
+                    commit_products();
+                    wait_products<1>();
+                    if (k > 0) release_to_all(step - 1);
+                }
+                if (is_there) store_part<FORM>(p, made, pre, part);
+            }
+            wait_products<0>();
+            release_to_all(step - 1);
+            made.row = row + group * GROUP_ROWS + warp * 16 + lane / 4;
+            made.column = column;
+#pragma unroll
+            for (int n = 0; n < COLUMNS / 8; n++) {
+                const int at = column + n * 8 + lane % 4 * 2;
+                u32 bias = 0;
+                if (p.bias && at < p.columns)
+                    bias = *reinterpret_cast<const u32 *>((const bf16 *)p.bias + at);
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    made.pairs[i][n] = narrow_pair(sums[n][2 * i] + first_of(bias),
+                                                   sums[n][2 * i + 1] + second_of(bias));
+            }
+        });
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) {
+            Eight pre[2];
+            if (FORM == BACKWARD_INPUT && p.pre) load_pre(pre, p, made, part);
+            store_part<FORM>(p, made, pre, part);
+        }
+    }
+    cluster_wait(); // until then another block may arrive at this one's barriers
+#endif
+}
+
+} // namespace
+
+bool product_hopper(const Product &p) {
+    if (!has_warpgroups() || p.kind != BF16 || p.form == BACKWARD_WEIGHT || p.added) return false;
+    if (p.columns % 8 || (size_t)p.out % 16 || (size_t)p.pre % 16) return false;
+    const bool is_forward = p.form == FORWARD;
+    TensorMap left, right;
+    if (!make_map(&left, (const bf16 *)p.left, p.inner, p.rows, 1)) return false;
+    if (!make_map(&right, (const bf16 *)p.right, is_forward ? p.inner : p.columns,
+                  is_forward ? p.columns : p.inner, 1))
+        return false;
+    const i64 tiles = ceil_div(p.rows, CLUSTER * ROWS) * ceil_div(p.columns, COLUMNS);
+    const u32 clusters = (u32)min(tiles, (i64)(multiprocessors() / CLUSTER));
+    launch(is_forward ? product_tiles<FORWARD> : product_tiles<BACKWARD_INPUT>, clusters * CLUSTER,
+           THREADS, SHARED, left, right, p);
+    return true;
+}
