@@ -207,8 +207,9 @@ void bf16_widen(float *out, const bf16 *inp, i64 n);
  * powers of two. They follow the largest numbers of the steps before, which are known when a tensor is
  * first touched. Activations and weights are e4m3, gradients e5m2.
  *
- * What is known of a tensor is a slot of LLM_FP8_SLOT floats: its scale; 1/scale; the largest |x| of
+ * What is known of a tensor is a slot of LLM_FP8_SLOT floats: 1/scale; its scale; the largest |x| of
  * this step so far; that of each of LLM_FP8_WINDOW steps before, the newest first; the rest is unused.
+ * Slots lie on 128 bytes, and 1/scale comes first: cuBLASLt's kernels take it from 16 alone.
  *
  * Tensor cores that multiply 8-bit floats want both factors with the sums' dimension last in memory.
  * So a tensor is stored twice, the second time transposed, for the product that sums over its rows. */

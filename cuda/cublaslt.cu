@@ -75,7 +75,8 @@ int product_open(const char *path) {
 #endif
 
 static int alignment_of(const Product &p) {
-    const void *const pointers[] = {p.out, p.left, p.right, p.bias, p.pre, p.added, p.sums};
+    const void *const pointers[] = {p.out, p.left,  p.right, p.bias,       p.pre,
+                                    p.added, p.sums, p.left_scale, p.right_scale};
     size_t bits = 16;
     for (const void *pointer : pointers) bits |= (size_t)pointer;
     return (int)(bits & -bits);

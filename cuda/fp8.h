@@ -20,7 +20,7 @@ struct E5m2 {
 };
 
 /* What a slot begins with (llm.h). */
-enum { SCALE, INVERSE, NOW };
+enum { INVERSE, SCALE, NOW };
 
 DEVICE float power_of_two(int exponent) { return __uint_as_float((u32)(exponent + 127) << 23); }
 

@@ -25,7 +25,8 @@ __host__ __device__ constexpr bool right_last(ProductForm form, Kind kind) {
 
 /* sum = left·right + bias, where both scales multiply that of FP8. With pre, forward: pre = sum,
  * sum = gelu(sum), of pre as it is stored or before it was rounded; backward: sum *= gelu'(pre).
- * out = sum + added. Pointers may be NULL from `bias` on. */
+ * out = sum + added. Pointers may be NULL from `bias` on; scales
+ * lie on 16 bytes. */
 struct Product {
     ProductForm form;
     Kind kind;

@@ -3,7 +3,7 @@
 #include "activation.h"
 #include "eight_bits.h"
 
-enum { SCALE, INVERSE, NOW, WINDOW };
+enum { INVERSE, SCALE, NOW, WINDOW };
 
 static void set_scale(float *slot, float most, float largest) {
     if (most == 0) {

@@ -4,8 +4,9 @@
 //
 //   34–35 epoch (u64)      36–37 sequence of the shard      38–39 tokens of the training data
 //   40–41 T      42, 43 losses and norms in the windows that follow, f64 each
-//   44–45 hash of the training data      46 numbers of what products in eight bits know of their
-//                                           tensors' numbers (slots of llm.h), f64 each
+//   44–45 hash of the training data      47 numbers of what products in eight bits know of their
+//                                           tensors' numbers (slots of llm.h), f64 each; 46 was
+//                                           theirs when a slot began with its scale
 //
 // In place of llm.c's generators stand the numbers that ours are made from: the seed, and for the order
 // of the data the epoch too. llm.c can go on from such a state where the data stand in sequence, but not
@@ -74,7 +75,7 @@ export function stateParts(
   header.set([shard, sample, epoch, sequence, dataTokens, T].flatMap(words), 30)
   header.set([losses.length, norms.length], 42)
   header.set(new Int32Array(BigUint64Array.of(dataSum).buffer), 44)
-  header[46] = slots.length
+  header[47] = slots.length
 
   const parts: Uint8Array[] = []
   if (orders) {
@@ -126,7 +127,13 @@ export function readState(
       )
     }
     const [step, lossCount, normCount] = [header[10]!, header[42]!, header[43]!]
-    const slotCount = header[46]!
+    const slotCount = header[47]!
+    if (header[46] !== 0) {
+      throw file.wrong(
+        "what it knows of tensors in eight bits stands in another order",
+        "resume with the llm that wrote it",
+      )
+    }
     const counts = { step, losses: lossCount, norms: normCount, slots: slotCount }
     for (const [name, value] of Object.entries(counts)) {
       const limit = { step: 2 ** 31 - 1, slots: 2 ** 24 }[name] ?? WINDOW

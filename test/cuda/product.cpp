@@ -5,7 +5,8 @@
 // which lead around it: an odd number of rows altogether, and an odd inner dimension together with an
 // epilogue that takes a second matrix or makes sums. Of eight bits it refuses what cuBLASLt does, and a
 // bias together with a sum where the rows are no multiple of 32. Where the columns are a multiple of 16 it
-// first offers an algorithm that then does not run.
+// first offers an algorithm that then does not run. As cuBLASLt does, it offers algorithms for scales that
+// are not on 16 bytes, of which none then runs.
 
 #include "../../cuda/activation.h"
 #include "../../cuda/cublaslt.h"
@@ -184,6 +185,7 @@ int queue_product(void *, void *operation, const void *alpha, const void *A, voi
     const bool aux_fits = asked.aux_stride % 8 == 0 && asked.aux_stride >= out.rows;
     if (!fits || (asked.epilogue & AUX && !aux_fits)) return INVALID_VALUE;
     if (!is_taken(asked, left, right)) return STATUS_NOT_SUPPORTED;
+    if (((size_t)asked.scale_a | (size_t)asked.scale_b) % 16) return STATUS_NOT_SUPPORTED;
     const bool is_both = asked.scale_a && asked.epilogue & BIAS && call.beta != 0;
     if (is_both && out.rows % 32) return STATUS_NOT_SUPPORTED;
     if (algorithm->data[0] != ABLE) return EXECUTION_FAILED;

@@ -6,7 +6,8 @@ import { Loader } from "../../src/data/loader.ts"
 import { generatePlays } from "../../src/data/plays.ts"
 import type { Config } from "../../src/model/config.ts"
 import { initialize } from "../../src/model/initialize.ts"
-import { SLOT } from "../../src/program/fp8.ts"
+import { ALIGN } from "../../src/program/arena.ts"
+import { SLOT, type Slots } from "../../src/program/fp8.ts"
 import { isTensor } from "../../src/program/tensor.ts"
 import { fixture, fixtureTruth, fixtureWeights } from "../fixtures/weights.ts"
 import { reference as kernels } from "../libraries.ts"
@@ -69,11 +70,11 @@ describe("eight bits", () => {
       const after = run.f32(run.source.slots![i]!)
       expect(after.length).toBe((i === 0 ? 8 : 4) * config.L * SLOT)
       for (let at = 0; at < after.length; at += SLOT) {
-        const scale = after[at]!
+        const scale = after[at + 1]!
         const most = Math.max(...before[i]!.subarray(at + 2, at + 18))
         expect(most * scale).toBeLessThanOrEqual(largest)
         expect(most * scale).toBeGreaterThan(largest / 2)
-        expect(after[at + 1]).toBe(1 / scale)
+        expect(after[at]).toBe(1 / scale)
         expect(after[at + 2]).toBe(0) // the next step's
         expect(after[at + 3]).toBeGreaterThan(0)
         expect([...after.subarray(at + 3, at + 6)]).toEqual([
@@ -82,6 +83,16 @@ describe("eight bits", () => {
       }
     }
     run.program.free()
+  })
+
+  test("what products take of a slot lies on the bytes that a GPU's want it on", async () => {
+    const { source, program } = await open()
+    const slots = source.phases
+      .flatMap(({ calls }) => calls.flatMap(({ args }) => args.filter(isTensor)))
+      .filter(({ base }) => base !== undefined && source.slots!.includes(base as Slots))
+    expect(new Set(slots).size).toBe(12 * config.L)
+    expect(slots.filter((slot) => program.address(slot) % ALIGN !== 0)).toEqual([])
+    program.free()
   })
 
   test("two micro-batches of a step are the batch of both, but for sums in another order", async () => {

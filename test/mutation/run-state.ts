@@ -53,8 +53,8 @@ function expected(bytes: Buffer, parameters: number, hasMasters: boolean) {
   const [lossCount, normCount] = [word(42), word(43)]
   if (seed !== seedAgain || sample! > sequence!) return undefined
   if ([lossCount, normCount].some((n) => n < 0 || n > 128)) return undefined
-  const slotCount = word(46)
-  if (slotCount < 0 || slotCount > 2 ** 24) return undefined
+  const slotCount = word(47)
+  if (word(46) !== 0 || slotCount < 0 || slotCount > 2 ** 24) return undefined
 
   const start = 1024 + (hasMasters ? 3 : 2) * 4 * parameters
   if (bytes.length < start) return undefined
@@ -106,7 +106,7 @@ export const runStateReader = (
 ): Reader => ({
   name: `run state ${hasMasters ? "with" : "without"} master weights`,
   headerBytes: 1024,
-  words: 47,
+  words: 48,
   floatBytes: 4,
   file: () => make(parameters, hasMasters),
   others: () => [

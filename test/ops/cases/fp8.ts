@@ -20,7 +20,7 @@ import { bit, tuples } from "../sizes.ts"
 import { gelu } from "./elementwise.ts"
 
 const EXACT: Tolerance = { absolute: 0, relative: 0 }
-const SLOT = 32 // LLM_FP8_SLOT: scale, 1/scale, the largest so far, and of the steps before
+const SLOT = 32 // LLM_FP8_SLOT: 1/scale, scale, the largest so far, and of the steps before
 const WINDOW = 16
 
 /** The power of two that brings `most` to the largest number or up to half below it; none for 0. */
@@ -42,7 +42,7 @@ function slotOf(numbers: number[]): Float32Array {
   return slot
 }
 /** The slot of a factor. */
-const factor = (scale: number) => slotOf([Number.NaN, 1 / scale])
+const factor = (scale: number) => slotOf([1 / scale])
 
 function scales(count: number, { largest }: Format): Case {
   return {
@@ -55,8 +55,8 @@ function scales(count: number, { largest }: Format): Case {
         const sizes = random.normals(WINDOW).map((x) => Math.abs(x) * size)
         slots.set(slotOf([Number.NaN, Number.NaN, ...sizes]), i * SLOT)
         // No gradient yet, and numbers beyond what a scale can be.
-        if (i % 7 === 1) slots.set([4, 0.25, ...new Float32Array(WINDOW)], i * SLOT)
-        if (i % 7 === 2) slots.set([0, Number.NaN, ...new Float32Array(WINDOW)], i * SLOT)
+        if (i % 7 === 1) slots.set([0.25, 4, ...new Float32Array(WINDOW)], i * SLOT)
+        if (i % 7 === 2) slots.set([Number.NaN, 0, ...new Float32Array(WINDOW)], i * SLOT)
         if (i % 7 === 3) slots[i * SLOT + 5] = Number.POSITIVE_INFINITY
         if (i % 7 === 5) slots.fill(2 ** -140, i * SLOT + 2, i * SLOT + 2 + WINDOW)
       }
@@ -68,9 +68,9 @@ function scales(count: number, { largest }: Format): Case {
             const own = after.subarray(i * SLOT, (i + 1) * SLOT)
             own.copyWithin(3, 2, 2 + WINDOW)
             own[2] = 0
-            const unmet = own[0] === 0 ? 1 : undefined
+            const unmet = own[1] === 0 ? 1 : undefined
             const scale = scaleFor(maximum(own.subarray(3, 3 + WINDOW)), largest) ?? unmet
-            if (scale) own.set([scale, 1 / scale])
+            if (scale) own.set([1 / scale, scale])
           }
           return { slots: after }
         },
@@ -116,7 +116,7 @@ function stored(
   const tolerance = isComputed ? COMPUTED[type] : EXACT
   // Of a tensor whose numbers are up to 4 in size, unless a scale has yet to be found.
   const scale = calibrate ? Number.NaN : scaleFor(4, format.largest)!
-  const before = slotOf([scale, 1 / scale, 4 * random.uniform()])
+  const before = slotOf([1 / scale, scale, 4 * random.uniform()])
   return {
     args: {
       out: out ? overwritten(N * C, tolerance) : NULL,
@@ -128,8 +128,8 @@ function stored(
       const after = Float64Array.from(before)
       after[2] = maximum([after[2]!, ...x.map(Math.abs)])
       const scale = calibrate ? scaleFor(after[2]!, format.largest) : undefined
-      if (scale) after.set([scale, 1 / scale])
-      const q = x.map((value) => nearestFp8(Math.fround(value) * Math.fround(after[0]!), format))
+      if (scale) after.set([1 / scale, scale])
+      const q = x.map((value) => nearestFp8(Math.fround(value) * Math.fround(after[1]!), format))
       const turned = q.map((_, at) => q[(at % N) * C + Math.floor(at / N)]!)
       return { ...(out && { out: q }), ...(transposed && { transposed: turned }), slot: after }
     },
@@ -236,7 +236,7 @@ function product(
     const [i, j] = [Math.floor(at / columns), at % columns]
     let total = 0
     for (let k = 0; k < inner; k++) total += left[i * inner + k]! * right[j * inner + k]!
-    return total * slots[0][1]! * slots[1][1]! + add(at, j)
+    return total * slots[0][0]! * slots[1][0]! + add(at, j)
   })
 }
 
