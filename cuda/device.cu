@@ -53,9 +53,9 @@ void keep_error(cudaError_t error) {
     snprintf(words, sizeof words, "%s (%s)", cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-void keep_failure(const char *what) {
+void keep_failure(const char *what, cudaError_t error) {
     if (kept != cudaSuccess) return;
-    kept = cudaErrorUnknown;
+    kept = error;
     snprintf(words, sizeof words, "%s", what);
 }
 

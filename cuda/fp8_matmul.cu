@@ -1,11 +1,12 @@
 /* The products of the linear layer on tensors of eight bits: by cuBLASLt, which takes sizes that are
- * multiples of 16 where tensor cores multiply such numbers; else by the kernel that takes anything. */
+ * multiples of 16 where tensor cores multiply such numbers; other sizes by the kernel that takes
+ * anything. What it should take and does not ends the run. */
 #define LLM_BF16 // of add_forward, what is between products in eight bits
 #include "fp8.h"
 #include "product.h"
 
 static void multiply(const Product &p) {
-    if (!product(p)) tiled_product(p);
+    if (!product(p) && !keep_refusal(p)) tiled_product(p);
 }
 
 /* A bias and a residual at once are more than cuBLASLt may take. */
@@ -23,7 +24,7 @@ void fp8_matmul_forward(bf16 *out, const e4m3 *inp, const e4m3 *weight, const fl
     const Product all = {FORWARD,  FP8,     N,        OC,      C,
                          out,      inp,     weight,   bias,    nullptr,
                          residual, nullptr, inp_slot + INVERSE, weight_slot + INVERSE};
-    if (!product(all) && !product_then_residual(all)) tiled_product(all);
+    if (!product(all) && !product_then_residual(all) && !keep_refusal(all)) tiled_product(all);
 }
 
 void fp8_matmul_backward_input(bf16 *dinp, const e5m2 *dout, const e4m3 *weight,

@@ -44,8 +44,8 @@ static inline void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t sh
     type *const name = reinterpret_cast<type *>(dynamic_shared)
 #endif
 
-/* Keeps an error that CUDA has no words for. */
-void keep_failure(const char *what);
+/* Keeps a failure in words of our own. */
+void keep_failure(const char *what, cudaError_t error = cudaErrorUnknown);
 
 #define DEVICE static __device__ __forceinline__
 #define KERNEL static __global__ void

@@ -17,6 +17,8 @@ constexpr int TRIED = 16, ROUNDS = 3;
 /* Statuses: faster without its epilogue and with a pass after it; by Hopper's own kernel. */
 constexpr int IN_PASSES = -1, OWN = -2;
 
+static const char *const FORMS[] = {"forward", "input", "weight"}; // of ProductForm
+
 struct Choice {
     Key key;
     int status; // 0, or the cublasStatus_t for which the product is not cuBLASLt's
@@ -178,6 +180,17 @@ bool product(const Product &p) {
     return plan->choice.status == 0;
 }
 
+bool keep_refusal(const Product &p) {
+    if (!cublaslt.Matmul || (p.rows | p.columns | p.inner) % 16) return false;
+    const Plan *const plan = find(key_of(p));
+    char words[160];
+    snprintf(words, sizeof words,
+             "cuBLASLt refuses a product in eight bits, %s %d×%d×%d, with status %d", FORMS[p.form],
+             p.rows, p.columns, p.inner, plan ? plan->choice.status : STATUS_NOT_SUPPORTED);
+    keep_failure(words, cudaErrorNotSupported);
+    return true;
+}
+
 // ---- what is kept, and told ----
 
 struct Header {
@@ -231,7 +244,6 @@ static int config(const Choice &choice, int attribute) {
 }
 
 extern "C" int product_report(char *out, int size) {
-    static const char *const forms[] = {"forward", "input", "weight"};
     static const char *const kinds[] = {"f32", "bf16", "fp8"};
     int used = 0;
     const auto write = [&](const char *format, auto... values) {
@@ -244,7 +256,7 @@ extern "C" int product_report(char *out, int size) {
         const Choice &choice = plan->choice;
         const Key &key = choice.key;
         const double flops = 2. * key.rows * key.columns * key.inner;
-        write("%-8s %-5s %7d %7d %7d %5d %5d %9.2f %8.1f  ", forms[key.form],
+        write("%-8s %-5s %7d %7d %7d %5d %5d %9.2f %8.1f  ", FORMS[key.form],
               key.compute == COMPUTE_TF32 ? "tf32" : kinds[key.kind], key.rows, key.columns,
               key.inner, key.epilogue, key.added, choice.us,
               choice.us > 0 ? flops / choice.us / 1e6 : 0.);

@@ -48,6 +48,10 @@ bool product(const Product &p);
  * takes bf16 in rows of 8, with nothing added and no sums, and no weight's gradient. */
 bool product_hopper(const Product &p);
 
+/* Of a product in eight bits that was refused: where there is a cuBLASLt, and tensor cores take such
+ * sizes, keeps that as a failure and returns true. A plain kernel would take twenty times as long. */
+bool keep_refusal(const Product &p);
+
 /* The product by a plain tiled kernel, of any size, without sums. */
 void tiled_product(const Product &p);
 

@@ -8,7 +8,11 @@ import { assert, UserError } from "../errors.ts"
 import { forRun, live, type Memory, tooMuch } from "./memory.ts"
 
 const TEXT_BYTES = 256
-const OUT_OF_MEMORY = 2 // cudaErrorMemoryAllocation
+/** What helps, by the status. */
+const WAYS_OUT: Record<number, string> = {
+  2: "try a smaller --batch or --classifier-rows, or --recompute block", // cudaErrorMemoryAllocation
+  801: "try --precision bf16", // cudaErrorNotSupported, of a product in eight bits
+}
 
 const f = (returns: FFITypeOrString, ...args: FFITypeOrString[]) => ({ args, returns })
 
@@ -214,9 +218,7 @@ export class Gpu {
     this.isLost = true
     const message = readText(this.functions.device_message)
     const wayOut =
-      Number(status) === OUT_OF_MEMORY
-        ? "try a smaller --batch or --classifier-rows, or --recompute block"
-        : "the system's log may say more; try again, or --device cpu"
+      WAYS_OUT[Number(status)] ?? "the system's log may say more; try again, or --device cpu"
     throw new UserError(`the GPU${this.name && ` (${this.name})`} failed: ${message} (${wayOut})`)
   }
 

@@ -45,13 +45,14 @@ async function fresh(name: string) {
     library.call("matmul_forward", out!, 0, inp!, weight!, 0, 0, 0, N, C, OC)
     library.wait()
   }
-  const multiplyFp8 = (N: number, C: number, OC: number) => {
-    const [wide, left, right, slot] = [N * OC, N * C, OC * C, 32].map(
+  const multiplyFp8 = (N: number, C: number, OC: number, { residual = false, slotAt = 0 } = {}) => {
+    const [wide, left, right, slots, added] = [N * OC, N * C, OC * C, 64, N * OC].map(
       (length) => library.onDevice(length * 4).address,
     )
-    library.call("fp8_matmul_forward", wide!, left!, right!, slot!, slot!, wide!, 0, N, C, OC)
-    library.call("fp8_matmul_backward_input", left!, wide!, right!, slot!, slot!, N, C, OC, 0)
-    library.call("fp8_matmul_backward_weight", right!, wide!, left!, slot!, slot!, N, C, OC, 1)
+    const [slot, third] = [slots! + slotAt, residual ? added! : 0]
+    library.call("fp8_matmul_forward", wide!, left!, right!, slot, slot, wide!, third, N, C, OC)
+    library.call("fp8_matmul_backward_input", left!, wide!, right!, slot, slot, N, C, OC, 0)
+    library.call("fp8_matmul_backward_weight", right!, wide!, left!, slot, slot, N, C, OC, 1)
     library.wait()
   }
   const report = () => new TextDecoder().decode(whole(symbols.product_report, 1).slice(0, -1))
@@ -89,6 +90,30 @@ describe.skipIf(isOnGpu || !("library" in opened))("the plans of products", () =
         expect.stringMatching(new RegExp(`^${form} +fp8 .* own kernel \\(status 15\\)$`)),
       ),
     )
+  })
+
+  test("a product of eight bits that cuBLASLt should take and refuses is a failure", async () => {
+    const library = await fresh("refused")
+    const failure = (product: string) =>
+      `cuBLASLt refuses a product in eight bits, ${product}, with status 15`
+    const inner = 176 // that the emulated cuBLASLt refuses
+    for (const residual of [false, true]) {
+      expect(() => library.multiplyFp8(48, inner, 64, { residual })).toThrow(
+        failure("forward 48×64×176"),
+      )
+    }
+    expect(() => library.multiplyFp8(48, 64, inner)).toThrow(failure("input 48×64×176"))
+    expect(() => library.multiplyFp8(inner, 64, 48)).toThrow(failure("weight 48×64×176"))
+    library.multiplyFp8(48, inner, 24)
+    library.multiplyFp8(48, 64, 48, { residual: true }) // which takes two steps
+  })
+
+  test("scales that do not lie as cuBLASLt wants them are a failure", async () => {
+    const library = await fresh("misaligned")
+    expect(() => library.multiplyFp8(48, 64, 32, { slotAt: 4 })).toThrow(
+      "cuBLASLt refuses a product in eight bits, forward 48×32×64, with status 15",
+    )
+    library.multiplyFp8(48, 64, 32, { slotAt: 16 })
   })
 
   test("a kept plan counts more than what was chosen before it was told", async () => {

@@ -90,6 +90,17 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
     )
   })
 
+  test.skipIf(isOnGpu)("in fp8 of which cuBLASLt refuses a product ends in words", async () => {
+    const sizes = "--layers 1 --heads 11 --channels 176 --batch 2 --context 8" // refused under emulation
+    expect(
+      await start("train small_train.bin --vocab 97 --precision fp8", sizes, GPU),
+    ).toMatchObject({
+      code: 2,
+      stderr:
+        "llm: the GPU (emulated GPU) failed: cuBLASLt refuses a product in eight bits, forward 16×528×176, with status 15 (try --precision bf16)\n",
+    })
+  })
+
   test(
     "in fp32 has the same bits whatever it makes again",
     async () => {
