@@ -40,7 +40,7 @@ const SUMMED = ["calls", "flops", "bytes", "seconds", "measured"] as const
 const SIZES = ["N", "C", "OC", "B", "T", "NH", "V", "n"]
 
 /** A Markdown report on the floor of one step without accumulation; with kernels, on the times that
- * they take call by call. */
+ * they take call by call, and of a GPU on who makes its products. */
 export async function benchBudget(
   shape: BudgetShape,
   limits: Limits,
@@ -77,7 +77,8 @@ export async function benchBudget(
     `${digits(limits.bandwidth / 1e12)} TB/s. No step takes less than ${duration(1000 * total)}: ` +
     `${digits(tokens / total)} tokens/s, an MFU of ${percent(mfu)}.\n` +
     `${ms ? `All calls, measured one by one, take ${all}.\n` : ""}\n`
-  return head + table(headings, rows)
+  const products = kernels?.gpu ? `\n\`\`\`\n${kernels.gpu.products}\`\`\`\n` : ""
+  return head + table(headings, rows) + products
 }
 
 function planned({ config, ...shape }: BudgetShape): TrainingProgram {

@@ -50,7 +50,8 @@ Budget:
   --teraflops N     of products in bf16, or all in fp32 (790: bf16 on an H200, measured); of those in eight
                     bits twice as many
   --terabytes N     of memory, a second (4.3: the same)
-  --measure         what it does take beside it, with the kernels of --library
+  --measure         what it does take beside it, with the kernels of --library; of a GPU, who makes its
+                    products
 
 A percentage is of the peak in that precision, or of the memory bandwidth, measured in the same run. Kernels are
 timed over and over on the same operands, which stay in the caches as far as they fit: more than

@@ -44,6 +44,7 @@ function bind(path: string) {
     device_fp8: f("i32"),
     product_plans_save: f("i32", "ptr", "i32"),
     product_plans_load: f("i32", "ptr", "i32"),
+    product_report: f("i32", "ptr", "i32"),
   }).symbols as unknown as Functions
 }
 
@@ -145,6 +146,14 @@ export class Gpu {
         // A full disk: the next run will choose anew.
       }
     }
+  }
+
+  /** A table of the products known so far: who makes each, and how fast. */
+  get products(): string {
+    const { product_report } = this.functions
+    const bytes = new Uint8Array(1 + Number(product_report!(new Uint8Array(1), 0)))
+    product_report!(bytes, bytes.length)
+    return new TextDecoder().decode(bytes.subarray(0, -1))
   }
 
   /** Whether products of f32 may round what they multiply to TF32. */

@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test"
 import { benchBudget } from "../../bench/budget.ts"
 import { preset } from "../../src/model/config.ts"
+import { openGpu } from "../cuda/kernels.ts"
 
 const config = preset("gpt2:d12")!
 const budget = (limits: { flops: number; bandwidth: number }) =>
@@ -31,4 +32,16 @@ test("no step is faster than the sum of its calls, which the MFU follows from", 
   // 6·124,439,808 + 6·12·768·1024 operations a token (the embeddings' own weights counted)
   const flops = 6 * 124_439_808 + 6 * 12 * 768 * 1024
   expect(Number(mfu)).toBeCloseTo((100 * flops * Number(tokens)) / 790e12, 0)
+})
+
+const { title, kernels } = await openGpu()
+test.skipIf(!kernels)(`measured on a GPU, it tells who makes each product: ${title}`, async () => {
+  const small = { maxT: 16, V: 97, Vp: 128, L: 1, NH: 1, C: 32 }
+  const shape = { config: small, B: 1, T: 16, precision: "bf16", fp8: true } as const
+  const text = await benchBudget(shape, { flops: 790e12, bandwidth: 4.3e12 }, kernels)
+  const [table, products] = text.split("```\n")
+  expect(row(table!, "fp8_matmul_forward", "OC 96")).toMatch(/ µs \| +[\d.]+ % \|$/)
+  // forward, rows, columns, inner: what follows is an epilogue, a time, and who
+  expect(products).toMatch(/^forward +fp8 +16 +96 +32 .* algorithm \d+, /m)
+  expect(products!.trimEnd().split("\n").length).toBeGreaterThan(8)
 })
