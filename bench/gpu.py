@@ -227,4 +227,5 @@ def main():
         sys.exit("bench/gpu.py: nothing could be measured")
 
 
-main()
+if __name__ == "__main__":
+    main()
