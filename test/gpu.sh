@@ -84,16 +84,20 @@ SMALL="--layers 4 --heads 2 --channels 128 --batch 2 --context 128 $QUIET"
 D12="--init gpt2:d12 --batch 8 --context 1024 $QUIET"
 export QUIET SMALL D12 work
 
-# The losses of one metrics.jsonl, and how far another's are from them, at most.
+# compare A B MOST [means]: how far A's losses are from B's, step by step and in the mean of the last third;
+# at most MOST of every step, or with `means` of that mean: where losses fall fast, one step ahead is far.
 compare() {
     python3 - "$@" <<'END'
 import json, sys
-a, b, most = sys.argv[1], sys.argv[2], float(sys.argv[3])
+a, b, most, judged = (sys.argv[1:] + ["steps"])[:4]
 read = lambda path: [json.loads(line)["trainLoss"] for line in open(path) if "trainLoss" in line]
 x, y = read(a + "/metrics.jsonl"), read(b + "/metrics.jsonl")
-off = max(abs(p / q - 1) for p, q in zip(x, y))
-print(f"{len(x)} and {len(y)} losses, {x[0]:.4f} to {x[-1]:.4f}, at most {off:.2e} apart, allowed {most}")
-sys.exit(0 if len(x) == len(y) > 0 and off <= most else 1)
+means = [sum(losses[-(len(losses) // 3):]) / (len(losses) // 3) for losses in (x, y)]
+off = {"steps": max(abs(p / q - 1) for p, q in zip(x, y)), "means": abs(means[0] / means[1] - 1)}
+print(f"{a.split('/')[-1]} and {b.split('/')[-1]}: {len(x)} and {len(y)} losses, {x[0]:.4f} to {x[-1]:.4f}, "
+      f"at most {off['steps']:.2e} apart; in the mean of the last third {means[0]:.4f} and {means[1]:.4f}, "
+      f"{off['means']:.2e} apart; allowed {most} of the {judged}")
+sys.exit(0 if len(x) == len(y) > 0 and off[judged] <= float(most) else 1)
 END
 }
 export -f compare
@@ -108,7 +112,8 @@ losses() {
         compare "$work/bf16" "$work/cpu" 2e-2
 }
 
-# The blocks' products in eight bits beside those in bf16: 500 steps, and GPT-2 124M.
+# The blocks' products in eight bits beside those in bf16: 500 steps, and GPT-2 124M; for scale, how far
+# TF32 is from bf16 there.
 eight() {
     llm train $SMALL --steps 1 --device cuda --precision fp8 > "$work/eight.log" 2>&1 ||
         { tail -n 1 "$work/eight.log" && grep -q 'cannot multiply in eight bits' "$work/eight.log" && return 77; } ||
@@ -118,7 +123,10 @@ eight() {
             llm train $D12 --steps 60 --device cuda --precision $precision --out "$work/d12-$precision" > /dev/null ||
             return 1
     done
-    compare "$work/500-fp8" "$work/500-bf16" 1e-2 && compare "$work/d12-fp8" "$work/d12-bf16" 1e-2
+    llm train $D12 --steps 60 --device cuda --precision fp32 --tf32 1 --out "$work/d12-tf32" > /dev/null &&
+        compare "$work/d12-tf32" "$work/d12-bf16" inf &&
+        compare "$work/500-fp8" "$work/500-bf16" 1e-2 &&
+        compare "$work/d12-fp8" "$work/d12-bf16" 1e-2 means
 }
 
 same() { cmp "$work/$1/model_$3" "$work/$2/model_$3" && cmp "$work/$1/state_${3%.bin}_00000.bin" "$work/$2/state_${3%.bin}_00000.bin"; }
@@ -167,7 +175,7 @@ part ops 150 bash -c 'bun_test test/cuda/ops.test.ts'
 part model 60 bash -c 'bun_test test/model/fixture.test.ts'
 part train 120 bash -c 'bun_test test/cuda/device.test.ts test/cuda/train.test.ts'
 part losses 90 bash -c losses
-part eight 90 bash -c eight
+part eight 110 bash -c eight
 part resume 45 bash -c resume
 part twice 60 bash -c twice
 part refusal 30 bash -c refusal
