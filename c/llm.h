@@ -66,11 +66,14 @@ void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *in
                              const real *weight, const real *bias, int N, int C, float eps);
 
 /* With n = (inp - mean)·rstd and g = dout·weight, over each row:
- * dinp = rstd·(g - avg(g) - n·avg(g·n)); dweight = sum over rows of dout·n; dbias = that of dout.
- * dinp (N,C) by accumulate_inp; dweight, dbias (C) by accumulate. */
-void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const real *dout,
-                              const real *inp, const real *weight, const float *mean,
-                              const float *rstd, int N, int C, int accumulate_inp, int accumulate);
+ * dinp = rstd·(g - avg(g) - n·avg(g·n)); dweight = sum over rows of dout·n; dbias = that of dout;
+ * sums = that of dinp with what it was added to, as it is stored or before it is rounded: where dinp
+ * is the gradient of a linear layer's result, that of its bias.
+ * dinp (N,C) by accumulate_inp; dweight, dbias (C), sums (C) or NULL by accumulate. */
+void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, float *sums,
+                              const real *dout, const real *inp, const real *weight,
+                              const float *mean, const float *rstd, int N, int C,
+                              int accumulate_inp, int accumulate);
 
 /* ---- matrix products ---- */
 

@@ -10,8 +10,9 @@ constexpr int HELD = 3; // loads of sixteen bytes, at most, that a thread holds 
 constexpr int FORWARD_THREADS = 1024, BACKWARD_THREADS = 512; // of a row, at most
 constexpr int ANY_THREADS = 256;                              // of a row that is read again
 constexpr int SHORT = WARP * HELD * WIDE; // columns of the longest row of a warp
-// Of rows, for the gradients of weight and bias: two for each of a Hopper's multiprocessors.
+// Of rows, whose columns are summed: two for each of a Hopper's multiprocessors.
 constexpr int MOST_SLICES = 264;
+constexpr int SUMS = 3; // of a column: for the gradients of weight and bias, and of dinp
 
 /* f(k, c) for each column c that this thread has of a row, W at a time: the k-th of K. Where K is
  * 0, all columns are visited as the first. */
@@ -82,14 +83,34 @@ forward(real *out, float *mean, float *rstd, const real *inp, const real *weight
     if (rstd) rstd[n] = r;
 }
 
-/* dinp; and, where rows are held, slices (gridDim.x,2,C): each block's rows' share of dweight and
- * of dbias. */
+/* A thread's own sums in shared memory, W of each load: where the j-th four of the k-th are. */
+template <int W> DEVICE float *own_sums(float *shared, int k, int j) {
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    return shared + ((k * (W / 4) + j) * blockDim.x * blockDim.y + thread) * 4;
+}
+template <int W> DEVICE void add_to_own(float *shared, int k, const Floats<W> &x) {
+#pragma unroll
+    for (int j = 0; j < W / 4; j++) {
+        Floats<4> sum = load<4>(own_sums<W>(shared, k, j));
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum.at[i] += x.at[j * 4 + i];
+        store(own_sums<W>(shared, k, j), sum);
+    }
+}
+
+/* dinp; and, where rows are held, slices (gridDim.x,SUMS,C): each block's rows' share of dweight,
+ * dbias and sums. */
 template <int W, int K>
 KERNEL __launch_bounds__(BACKWARD_THREADS)
 backward(real *dinp, float *slices, const real *dout, const real *inp, const real *weight,
          const float *mean, const float *rstd, int N, int C, int accumulate) {
-    __shared__ float boards[2][WARP], sums[2 * SHORT];
-    Floats<W> dw[K ? K : 1] = {}, db[K ? K : 1] = {};
+    __shared__ float boards[2][WARP], board[SUMS * SHORT];
+    DYNAMIC_SHARED(float, dinp_sums); // while rows pass: registers are left for the two others
+    Floats<W> sums[SUMS][K ? K : 1] = {};
+    if constexpr (K > 0)
+        over_row<W, K>(C, [&](int k, i64) {
+            for (int j = 0; j < W / 4; j++) store(own_sums<W>(dinp_sums, k, j), Floats<4>{});
+        });
     const i64 stride = (i64)gridDim.x * blockDim.y;
     for (i64 n = (i64)blockIdx.x * blockDim.y + threadIdx.y; n < N; n += stride) {
         const Row<W, K> douts(dout + n * C, C), inps(inp + n * C, C);
@@ -103,8 +124,8 @@ backward(real *dinp, float *slices, const real *dout, const real *inp, const rea
                 const float norm = (x.at[i] - m) * r, g = d.at[i] * w.at[i];
                 sum_g += g;
                 sum_gn += g * norm;
-                dw[k].at[i] += d.at[i] * norm;
-                db[k].at[i] += d.at[i];
+                sums[0][k].at[i] += d.at[i] * norm;
+                sums[1][k].at[i] += d.at[i];
             }
         });
         const float avg_g = row_sum(sum_g, boards[0]) / (float)C;
@@ -118,64 +139,75 @@ backward(real *dinp, float *slices, const real *dout, const real *inp, const rea
                 dx.at[i] += r * (g - avg_g - norm * avg_gn);
             }
             store(dinp + n * C + c, dx);
+            add_to_own(dinp_sums, k, dx);
         });
     }
     if constexpr (K > 0) {
+        over_row<W, K>(C, [&](int k, i64) {
+#pragma unroll
+            for (int i = 0; i < W; i++)
+                sums[2][k].at[i] = own_sums<W>(dinp_sums, k, i / 4)[i % 4];
+        });
         // The block's warps add their rows in turn.
-        float *const slice = slices + (i64)blockIdx.x * 2 * C;
-        float *const to = blockDim.y > 1 ? sums : slice;
+        float *const slice = slices + (i64)blockIdx.x * SUMS * C;
+        float *const to = blockDim.y > 1 ? board : slice;
         for (int y = 0; y < (int)blockDim.y; y++) {
             if ((int)threadIdx.y == y)
                 over_row<W, K>(C, [&](int k, i64 c) {
 #pragma unroll
-                    for (int i = 0; i < W; i++) {
-                        to[c + i] = (y > 0 ? to[c + i] : 0.f) + dw[k].at[i];
-                        to[C + c + i] = (y > 0 ? to[C + c + i] : 0.f) + db[k].at[i];
-                    }
+                    for (int s = 0; s < SUMS; s++)
+#pragma unroll
+                        for (int i = 0; i < W; i++) {
+                            float &sum = to[s * C + c + i];
+                            sum = (y > 0 ? sum : 0.f) + sums[s][k].at[i];
+                        }
                 });
             __syncthreads();
         }
         const int threads = blockDim.x * blockDim.y;
-        if (to == sums)
-            for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < 2 * C; i += threads)
-                slice[i] = sums[i];
+        if (to == board)
+            for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < SUMS * C; i += threads)
+                slice[i] = board[i];
     }
 }
 
-/* slices (gridDim.y,2,columns) where rows are not held: a strip of columns, of rows of C. */
-KERNEL backward_columns(float *slices, const real *dout, const real *inp, const float *mean,
-                        const float *rstd, int N, int C, int columns) {
-    __shared__ float boards[2][WARP][WARP];
+/* slices (gridDim.y,SUMS,columns) where rows are not held: a strip of columns, of rows of C. */
+KERNEL backward_columns(float *slices, const real *dinp, const real *dout, const real *inp,
+                        const float *mean, const float *rstd, int N, int C, int columns) {
+    __shared__ float boards[SUMS][WARP][WARP];
     const int c = blockIdx.x * WARP + threadIdx.x, y = threadIdx.y;
-    float dw = 0, db = 0;
+    float dw = 0, db = 0, sum = 0;
     if (c < columns)
         for (i64 n = blockIdx.y * blockDim.y + y; n < N; n += gridDim.y * blockDim.y) {
             const float d = widen(dout[n * C + c]);
             dw += d * ((widen(inp[n * C + c]) - mean[n]) * rstd[n]);
             db += d;
+            sum += widen(dinp[n * C + c]);
         }
     boards[0][y][threadIdx.x] = dw;
     boards[1][y][threadIdx.x] = db;
+    boards[2][y][threadIdx.x] = sum;
     __syncthreads();
-    if (y > 1 || c >= columns) return;
+    if (y >= SUMS || c >= columns) return;
     float total = 0;
     for (int i = 0; i < (int)blockDim.y; i++) total += boards[y][i][threadIdx.x];
-    slices[((i64)blockIdx.y * 2 + y) * columns + c] = total;
+    slices[((i64)blockIdx.y * SUMS + y) * columns + c] = total;
 }
 
-/* dweight, dbias (C) = the sums over slices (count,2,C), in their order. */
-KERNEL sum_slices(float *dweight, float *dbias, const float *slices, int count, int C,
+/* dweight, dbias, and sums where there is one, (C) = the sums over slices (count,SUMS,C), in their
+ * order. */
+KERNEL sum_slices(float *dweight, float *dbias, float *sums, const float *slices, int count, int C,
                   int accumulate) {
     __shared__ float board[WARP][WARP];
-    const int i = blockIdx.x * WARP + threadIdx.x;
+    const int i = blockIdx.x * WARP + threadIdx.x, end = (sums ? SUMS : SUMS - 1) * C;
     float sum = 0;
-    if (i < 2 * C)
+    if (i < end)
 #pragma unroll 8
-        for (int s = threadIdx.y; s < count; s += blockDim.y) sum += slices[(i64)s * 2 * C + i];
+        for (int s = threadIdx.y; s < count; s += blockDim.y) sum += slices[(i64)s * SUMS * C + i];
     board[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
-    if (threadIdx.y > 0 || i >= 2 * C) return;
-    float *const to = i < C ? dweight + i : dbias + i - C;
+    if (threadIdx.y > 0 || i >= end) return;
+    float *const to = i < C ? dweight + i : i < 2 * C ? dbias + i - C : sums + i - 2 * C;
     float total = accumulate ? *to : 0.f;
     for (int y = 0; y < (int)blockDim.y; y++) total += board[y][threadIdx.x];
     *to = total;
@@ -197,7 +229,7 @@ template <typename F> void by_row(int C, int most_threads, int y, F f) {
 
 /* As many slices of rows as there is room for, of these many columns. */
 int slices_of(i64 most, i64 columns) {
-    const i64 fitting = (i64)(product_room.bytes / sizeof(float)) / (2 * columns);
+    const i64 fitting = (i64)(product_room.bytes / sizeof(float)) / (SUMS * columns);
     return (int)min(min(most, (i64)MOST_SLICES), fitting);
 }
 
@@ -211,24 +243,28 @@ void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *in
     });
 }
 
-void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const real *dout,
-                              const real *inp, const real *weight, const float *mean,
-                              const float *rstd, int N, int C, int accumulate_inp, int accumulate) {
+void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, float *sums,
+                              const real *dout, const real *inp, const real *weight,
+                              const float *mean, const float *rstd, int N, int C,
+                              int accumulate_inp, int accumulate) {
     float *const slices = (float *)product_room.at;
     by_row(C, BACKWARD_THREADS, 8, [=](auto w, auto k, dim3 block) {
         constexpr bool IS_HELD = k.value > 0;
         const int width = IS_HELD ? C : min(C, SHORT);
         const int count = slices_of(ceil_div(N, IS_HELD ? block.y : WARP), width);
-        launch(backward<w.value, k.value>, dim3(IS_HELD ? count : N), block, 0, dinp, slices, dout,
-               inp, weight, mean, rstd, N, C, accumulate_inp);
+        const int lines = sums ? SUMS : SUMS - 1;
+        const size_t shared = block.x * block.y * k.value * w.value * sizeof(float);
+        launch(backward<w.value, k.value>, dim3(IS_HELD ? count : N), block, shared, dinp, slices,
+               dout, inp, weight, mean, rstd, N, C, accumulate_inp);
         for (int first = 0; first < C; first += width) {
             const int columns = min(width, C - first);
-            const dim3 lines(WARP, WARP);
+            const dim3 square(WARP, WARP);
             if (!IS_HELD)
-                launch(backward_columns, dim3((u32)ceil_div(columns, WARP), count), lines, 0,
-                       slices, dout + first, inp + first, mean, rstd, N, C, columns);
-            launch(sum_slices, dim3((u32)ceil_div(2 * columns, WARP)), lines, 0, dweight + first,
-                   dbias + first, slices, count, columns, accumulate);
+                launch(backward_columns, dim3((u32)ceil_div(columns, WARP), count), square, 0,
+                       slices, dinp + first, dout + first, inp + first, mean, rstd, N, C, columns);
+            launch(sum_slices, dim3((u32)ceil_div(lines * columns, WARP)), square, 0,
+                   dweight + first, dbias + first, sums ? sums + first : nullptr, slices, count,
+                   columns, accumulate);
         }
     });
 }

@@ -2,10 +2,8 @@
  * so that a strip of columns is a task. */
 #include <math.h>
 
+#include "column_sums.h"
 #include "vecmath.h"
-
-#define STRIP (4 * LANES) // columns whose sums stay in registers
-#define ROWS 64           // added up before they join the total, which bounds rounding
 
 static void forward_row(real *out, float *mean, float *rstd, const real *x, const real *weight,
                         const real *bias, i64 C, float eps) {
@@ -84,9 +82,10 @@ static void backward_strip(float *dweight, float *dbias, const real *dout, const
     }
 }
 
-void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const real *dout,
-                              const real *inp, const real *weight, const float *mean,
-                              const float *rstd, int N, int C, int accumulate_inp, int accumulate) {
+void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, float *sums,
+                              const real *dout, const real *inp, const real *weight,
+                              const float *mean, const float *rstd, int N, int C,
+                              int accumulate_inp, int accumulate) {
 #pragma omp parallel
     {
 #pragma omp for schedule(static) nowait
@@ -98,4 +97,5 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
             backward_strip(dweight + c, dbias + c, dout + c, inp + c, mean, rstd, N, C,
                            min_i64(STRIP, C - c), accumulate);
     }
+    if (sums) REAL(column_sums)(sums, dinp, N, C, accumulate);
 }

@@ -28,9 +28,10 @@ void REAL(layernorm_forward)(real *out, float *mean, float *rstd, const real *in
     }
 }
 
-void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const real *dout,
-                              const real *inp, const real *weight, const float *mean,
-                              const float *rstd, int N, int C, int accumulate_inp, int accumulate) {
+void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, float *sums,
+                              const real *dout, const real *inp, const real *weight,
+                              const float *mean, const float *rstd, int N, int C,
+                              int accumulate_inp, int accumulate) {
     // The row's mean and variance depend on every element of it, so each element's gradient reaches
     // all others: what is left is g without the parts that a shift and a stretch would undo.
     for (int n = 0; n < N; n++) {
@@ -63,5 +64,13 @@ void REAL(layernorm_backward)(real *dinp, float *dweight, float *dbias, const re
         }
         dweight[c] = (float)dw;
         dbias[c] = (float)db;
+    }
+
+    // So does a bias that was added to every row.
+    if (!sums) return;
+    for (int c = 0; c < C; c++) {
+        double sum = accumulate ? sums[c] : 0;
+        for (int n = 0; n < N; n++) sum += value(dinp[(i64)n * C + c]);
+        sums[c] = (float)sum;
     }
 }

@@ -71,7 +71,7 @@ export const KERNELS: Record<string, Kernel> = {
     elements: ({ N, C }) => ({
       ...pick("dinp", "dout", "inp")(N! * C!),
       ...pick("mean", "rstd")(N!),
-      ...pick("dweight", "dbias", "weight")(C!),
+      ...pick("dweight", "dbias", "sums", "weight")(C!),
     }),
     touched: ({ N, C, accumulate_inp }) => ({ dinp: (accumulate_inp ? twice : Number)(N! * C!) }),
   },

@@ -4,7 +4,13 @@ import { assert } from "../errors.ts"
 import type { Platform, Precision } from "../native/contract.ts"
 import { chunkEvaluation, chunkTraining } from "../program/chunk.ts"
 import { inFp8, type Slots } from "../program/fp8.ts"
-import { fuseClassifier, fusePairs, type GeluFusion, substitute } from "../program/fuse.ts"
+import {
+  fuseBiases,
+  fuseClassifier,
+  fusePairs,
+  type GeluFusion,
+  substitute,
+} from "../program/fuse.ts"
 import { Graph } from "../program/graph.ts"
 import type { ProgramSource } from "../program/link.ts"
 import * as ops from "../program/ops.ts"
@@ -145,7 +151,8 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   if (fuse) {
     const all = training.flat()
     const gelus = fp8 ? 0 : geluFusion // in eight bits they join what comes before a product
-    training = fuseClassifier(pairs(training[0], all, gelus), pairs(training[1], all, gelus))
+    const backward = fuseBiases(pairs(training[1], all, gelus))
+    training = fuseClassifier(pairs(training[0], all, gelus), backward)
   }
   const eight = fp8 ? inFp8(...training) : undefined
   if (eight) training = [eight.forward, eight.backward]

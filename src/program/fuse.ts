@@ -7,6 +7,12 @@ import { type Arg, type Call, isTensor, owner, type Tensor } from "./tensor.ts"
 /** A call's arguments by position, as llm.h orders them. */
 const MATMUL = { out: 0, pre: 1, residual: 5 } as const
 const BACKWARD_INPUT = { dinp: 0, pre: 3, accumulate: 7 } as const
+const BACKWARD_WEIGHT = { dbias: 1, dout: 2, accumulate: 8 } as const
+
+/** Kernels that sum what they make, by the places of the sums and of how those are written. */
+const SUMMING: Record<string, { sums: number; accumulate: number }> = {
+  layernorm_backward: { sums: 3, accumulate: 12 },
+}
 
 type Pair = (first: Call, second: Call, uses: Map<Tensor, number>) => Call | undefined
 
@@ -76,6 +82,32 @@ export function fuseClassifier(forward: Call[], backward: Call[]): [Call[], Call
     forward.map((call) => (call === loss ? fused : call)),
     backward.filter((call) => call !== gradient).map((call) => substitute(call, dlogits, logits)),
   ]
+}
+
+/** A call that makes a product's dout, and sums it for the bias too; undefined where it cannot. */
+function summing(maker: Call, product: Call): Call | undefined {
+  const place = SUMMING[maker.kernel]
+  const dbias = product.args[BACKWARD_WEIGHT.dbias]!
+  if (product.kernel !== "matmul_backward_weight" || !place || dbias === null) return
+  if (maker.args[place.sums] !== null) return
+  if (maker.args[place.accumulate] !== product.args[BACKWARD_WEIGHT.accumulate]) return
+  return withArgs(maker, { [place.sums]: dbias })
+}
+
+/** The gradients of biases, summed where what they are sums of is made, instead of read again. */
+export function fuseBiases(backward: Call[]): Call[] {
+  const calls = [...backward]
+  const makers = new Map<Arg, number>() // of each gradient, the last call so far to write it
+  for (const [i, call] of backward.entries()) {
+    const at = makers.get(call.args[BACKWARD_WEIGHT.dout]!)
+    const maker = at !== undefined && summing(calls[at]!, call)
+    if (maker) {
+      calls[at] = maker
+      calls[i] = withArgs(call, { [BACKWARD_WEIGHT.dbias]: null })
+    }
+    makers.set(call.args[0]!, i)
+  }
+  return calls
 }
 
 function countUses(calls: Call[]): Map<Tensor, number> {

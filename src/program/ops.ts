@@ -67,7 +67,7 @@ export function layernorm(
     backward: (d) => {
       const dout = d.of(out)
       const [dinp, dweight, dbias] = [d.into(inp), d.into(weight), d.into(bias)]
-      const outputs = [dinp.tensor, dweight.tensor, dbias.tensor]
+      const outputs = [dinp.tensor, dweight.tensor, dbias.tensor, null]
       const inputs = [dout, inp, weight, mean, rstd]
       const options = [dinp.accumulate, dweight.accumulate]
       return [{ kernel: "layernorm_backward", args: [...outputs, ...inputs, N, C, ...options] }]

@@ -1,10 +1,11 @@
 import { describe, expect, test } from "bun:test"
 import { preset } from "../../src/model/config.ts"
 import { trainingProgram } from "../../src/model/program.ts"
-import { fuseClassifier, fusePairs } from "../../src/program/fuse.ts"
+import { fuseBiases, fuseClassifier, fusePairs } from "../../src/program/fuse.ts"
 import { ACCUMULATE, Graph } from "../../src/program/graph.ts"
 import * as ops from "../../src/program/ops.ts"
 import { type Call, isTensor, layer, type Tensor } from "../../src/program/tensor.ts"
+import { ADAMW } from "../model/run.ts"
 
 const N = 4
 const C = 8
@@ -107,9 +108,14 @@ describe("the reversed list", () => {
 describe("fusion", () => {
   test("GPT-2 124M: a layer keeps 7 calls forward and 11 backward", () => {
     const config = preset("gpt2:d12")!
-    const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 }
     const count = (fuse: boolean) => {
-      const { phases } = trainingProgram(config, { B: 4, T: 64, accumulation: 1, adamw, fuse })
+      const { phases } = trainingProgram(config, {
+        B: 4,
+        T: 64,
+        accumulation: 1,
+        adamw: ADAMW,
+        fuse,
+      })
       const counts = phases.map(({ name, calls }) => [name, calls.length] as const)
       return Object.fromEntries(counts)
     }
@@ -160,6 +166,60 @@ describe("fusion", () => {
     loss(g.run(ops.add(g, "sum", [first, second])))
     const fused = fusePairs(g.backward(gradients))
     expect(kernels(fused).filter((kernel) => kernel === "gelu_backward")).toHaveLength(1)
+  })
+
+  test("a bias's gradient is summed by the norm that completes what it is the sum of, once", () => {
+    const { g, x, gradients, loss } = start()
+    const parameter = (name: string, shape: number[]) => {
+      const p = g.tensor(name, shape, "parameter")
+      gradients.set(p, g.tensor(`d${name}`, shape, "gradient"))
+      return p
+    }
+    const linear = (name: string, inp: Tensor) => {
+      const [w, b] = [parameter(`${name}w`, [C, C]), parameter(`${name}b`, [C])]
+      return g.run(ops.matmul(g, name, [inp, w, b]))
+    }
+    const sum = g.run(ops.add(g, "sum", [linear("one", x), linear("two", x)]))
+    const [w, b] = [parameter("lnw", [C]), parameter("lnb", [C])]
+    const norm = g.run(ops.layernorm(g, "ln", [sum, w, b]))
+    loss(g.run(ops.add(g, "out", [sum, linear("branch", norm)])))
+
+    const unfused = g.backward(gradients)
+    const fused = fuseBiases(unfused)
+    expect(kernels(fused)).toEqual(kernels(unfused))
+    const isSummed = (call: Call) =>
+      call.kernel === "layernorm_backward" || call.kernel === "matmul_backward_weight"
+    const summed = fused.filter(isSummed).map(({ kernel, args }) => {
+      const sums = args[kernel === "layernorm_backward" ? 3 : 1] as Tensor | null
+      return [kernel, sums?.name ?? null]
+    })
+    expect<(string | null)[][]>(summed).toEqual([
+      ["matmul_backward_weight", "dbranchb"], // the classifier makes what that is the sum of
+      ["layernorm_backward", "dtwob"],
+      ["matmul_backward_weight", null],
+      ["matmul_backward_weight", "doneb"],
+    ])
+
+    // Added to another micro-batch's where the norm's own gradients are not.
+    const again = unfused.map((call): Call => {
+      const isNorm = call.kernel === "layernorm_backward"
+      return isNorm ? { ...call, args: [...call.args.slice(0, -1), 1] } : call
+    })
+    expect(fuseBiases(again)).toEqual(again)
+  })
+
+  test("of GPT-2's biases only fc's and qkv's are summed by their products", () => {
+    const config = { ...preset("gpt2:d12")!, L: 2 }
+    for (const options of [{}, { recompute: "block" }, { classifierRows: 384 }] as const) {
+      const { phases } = trainingProgram(config, {
+        ...{ B: 4, T: 128, accumulation: 1, adamw: ADAMW },
+        ...options,
+      })
+      const { calls } = phases.find(({ name }) => name === "backward")!
+      const products = calls.filter(({ kernel }) => kernel === "matmul_backward_weight")
+      const own = products.map(({ args }) => args[1]!).filter(isTensor)
+      expect(own.map(({ name }) => name)).toEqual(["dfcb[1]", "dqkvb[1]", "dfcb[0]", "dqkvb[0]"])
+    }
   })
 
   test("the classifier works in place over the logits, unless something else reads them", () => {

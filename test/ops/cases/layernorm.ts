@@ -1,3 +1,4 @@
+import { EPS_BF16 } from "../bf16.ts"
 import { type Case, gradient, NULL, overwritten, rounding, sum, type Tolerance } from "../case.ts"
 import type { Random } from "../random.ts"
 import { bit, tuples } from "../sizes.ts"
@@ -61,11 +62,26 @@ function forward(N: number, C: number, offset: number, withStatistics: boolean):
   }
 }
 
-function backward(N: number, C: number, ofInput: boolean, ofWeights: boolean): Case {
-  const adds = [ofInput && "accumulate inp", ofWeights && "accumulate"].filter(Boolean)
+// Of N numbers of dinp, each as far off as it may be, in random directions. In bf16 they may be rounded
+// before they are summed, or not: columns of up to 2 in size on average (the largest weights are 4, rstd
+// is near 1/2) are then off by EPS_BF16 at most, over √3 on average, and sums by five times √N of that.
+function sums(N: number, each: Tolerance, isBf16: boolean): Tolerance {
+  const { absolute, relative } = sum(N + 1, 2)
+  const rounded = isBf16 ? (5 / Math.sqrt(3)) * EPS_BF16 : 0
+  return { absolute: absolute + Math.sqrt(N) * (each.absolute + rounded), relative }
+}
+
+function backward(
+  N: number,
+  C: number,
+  ofInput: boolean,
+  ofWeights: boolean,
+  withSums: boolean,
+): Case {
+  const adds = [ofInput && "accumulate inp", ofWeights && "accumulate", withSums && "sums"]
   return {
     kernel: "layernorm_backward",
-    title: [`N ${N}, C ${C}`, ...adds].join(", "),
+    title: [`N ${N}, C ${C}`, ...adds.filter(Boolean)].join(", "),
     draw(random) {
       const inp = spread(random, N, C)
       const weight = random.normals(C)
@@ -73,11 +89,15 @@ function backward(N: number, C: number, ofInput: boolean, ofWeights: boolean): C
       const dout = random.normals(N * C)
       const { mean, rstd } = layernorm(inp, weight, bias, C)
       const scale = C === 1 ? 1 / Math.sqrt(EPSILON) : 1
+      const dinp = gradient(random, N * C, ofInput, average(C, 4 * scale))
       return {
         args: {
-          dinp: gradient(random, N * C, ofInput, average(C, 4 * scale)),
+          dinp,
           dweight: gradient(random, C, ofWeights, sum(N + 1, scale)),
           dbias: gradient(random, C, ofWeights, sum(N + 1)),
+          sums: withSums
+            ? gradient(random, C, ofWeights, sums(N, dinp.tolerance, random.isBf16))
+            : NULL,
           dout,
           inp,
           weight,
@@ -89,12 +109,18 @@ function backward(N: number, C: number, ofInput: boolean, ofWeights: boolean): C
           accumulate: Number(ofWeights),
         },
         gradients: {
+          // What dinp was before is the gradient of a loss that takes inp as it is.
           loss(x) {
-            const { out } = layernorm(x.inp!, x.weight!, x.bias!, C)
-            return out.reduce((total, o, i) => total + o * dout[i]!, 0)
+            const shifted = x.inp!.map((value, i) => value + x.shift![i % C]!)
+            const { out } = layernorm(shifted, x.weight!, x.bias!, C)
+            const before = (i: number) => (dinp.initial?.[i] ?? 0) * x.shift![i % C]!
+            return out.reduce((total, o, i) => total + o * dout[i]! + before(i), 0)
           },
-          at: { inp, weight, bias },
-          of: { dinp: "inp", dweight: "weight", dbias: "bias" },
+          at: { inp, weight, bias, shift: new Float32Array(C) },
+          of: {
+            ...{ dinp: "inp", dweight: "weight", dbias: "bias" },
+            ...(withSums && { sums: "shift" }),
+          },
         },
       }
     },
@@ -104,21 +130,21 @@ function backward(N: number, C: number, ofInput: boolean, ofWeights: boolean): C
 export const layernormCases: Case[] = [
   ...tuples(32, 2).flatMap(([N, C], i) => [
     forward(N!, C!, 0, i % 3 !== 0),
-    backward(N!, C!, bit(i, 0), bit(i, 1)),
+    backward(N!, C!, bit(i, 0), bit(i, 1), !bit(i, 2)),
   ]),
   // With a mean of 1000 deviations, E[x²] - mean² has no digit left.
   forward(5, 129, 1000, true),
   forward(3, 768, -1000, true),
-  backward(200, 257, true, false),
+  backward(200, 257, true, false, true),
   // More rows than a GPU has at a time, of a warp and of several.
-  ...[forward(2200, 8, 0, true), backward(2200, 8, true, false)],
-  ...[forward(1100, 400, 0, true), backward(1100, 400, true, true)],
+  ...[forward(2200, 8, 0, true), backward(2200, 8, true, false, true)],
+  ...[forward(1100, 400, 0, true), backward(1100, 400, true, true, true)],
   // Widths of models, which a GPU reads in whole vectors, in ways that depend on how many; rows of
   // several warps; rows longer than their registers.
   ...[64, 256, 768, 1024, 1600, 2048].flatMap((C, i) => [
     forward(3 + 2 * i, C, 0, true),
-    backward(3 + 2 * i, C, bit(i, 0), bit(i, 1)),
+    backward(3 + 2 * i, C, bit(i, 0), bit(i, 1), i !== 3),
   ]),
   forward(2, 33000, 0, true),
-  backward(3, 12296, false, false),
+  backward(3, 12296, false, false, true),
 ]
