@@ -119,12 +119,13 @@ const PRODUCTS = {
   tests: process.arch === "x64" ? [...libraries, ...emulations] : libraries,
   sanitizers: [SANITIZED_REFERENCE, ...SANITIZED],
 }
+type Purpose = keyof typeof PRODUCTS
 
 /** Builds the libraries for a purpose that are missing or older than their sources. Returns what to
  * tell the user when there is nothing to build with. */
 export async function buildNative(
   log: (line: string) => void,
-  purpose: keyof typeof PRODUCTS = "use",
+  purpose: Purpose = "use",
 ): Promise<{ warning?: string }> {
   if (INSTRUCTION_SETS.length === 0) return { warning: `no kernel libraries for ${process.arch}` }
   const stale = PRODUCTS[purpose].filter((product) => !isFresh(product))
@@ -135,20 +136,24 @@ export async function buildNative(
     return { warning: `${what} (install gcc, on Debian: apt install build-essential; build again)` }
   }
   for (const dir of [EMULATED_DIR, SANITIZED_DIR]) mkdirSync(dir, { recursive: true })
-  for (const sources of new Set(stale.map((product) => product.sources))) writeBf16Sources(sources)
+  const folders = new Set(stale.map((product) => product.sources))
+  for (const sources of folders) writeBf16Sources(sources, bf16Folder(purpose, sources))
   log(`${compiler}: c → ${stale.map(({ path }) => basename(path)).join(", ")}`)
-  await Promise.all(stale.map((product) => compileLibrary(compiler, product)))
+  const compileOne = (product: Product) =>
+    compileLibrary(compiler, product, bf16Folder(purpose, product.sources))
+  await Promise.all(stale.map(compileOne))
   copyOpenMP(compiler)
   return {}
 }
 
-const bf16Folder = (sources: string) => join(NATIVE_BUILD_DIR, "bf16", basename(sources))
+/** Builds for several purposes may run at once. */
+const bf16Folder = (purpose: Purpose, sources: string) =>
+  join(NATIVE_BUILD_DIR, "bf16", purpose, basename(sources))
 const paths = (dir: string) => readdirSync(dir).map((name) => join(dir, name))
 const cFiles = (dir: string) => paths(dir).filter((path) => path.endsWith(".c"))
 
 /** A file of its own for each source that is compiled in a second kind. */
-function writeBf16Sources(sources: string): void {
-  const dir = bf16Folder(sources)
+function writeBf16Sources(sources: string, dir: string): void {
   rmSync(dir, { recursive: true, force: true })
   mkdirSync(dir, { recursive: true })
   for (const path of cFiles(sources)) {
@@ -167,9 +172,10 @@ function isFresh({ path, sources }: Product): boolean {
 async function compileLibrary(
   compiler: string,
   { path: target, sources, flags, withBf16 }: Product,
+  bf16Sources: string,
 ): Promise<void> {
   const temporary = `${target}.${process.pid}.tmp`
-  const files = [...cFiles(sources), ...(withBf16 ? cFiles(bf16Folder(sources)) : [])]
+  const files = [...cFiles(sources), ...(withBf16 ? cFiles(bf16Sources) : [])]
   const args = [...FLAGS, ...flags, `-I${join(ROOT, "c")}`, "-o", temporary, ...files]
   const run = Bun.spawn([compiler, ...args, "-lm"], { stderr: "pipe" })
   const messages = await new Response(run.stderr).text()
@@ -180,10 +186,13 @@ async function compileLibrary(
   renameSync(temporary, target)
 }
 
-/** Lays libgomp.so.1 beside the libraries; clang's libomp is left to the system. */
+/** Lays libgomp.so.1 beside the libraries, whole at once: another process may have loaded it. clang's
+ * libomp is left to the system. */
 function copyOpenMP(compiler: string): void {
   const { stdout } = spawnSync(compiler, ["-print-file-name=libgomp.so.1"], { encoding: "utf8" })
   const path = stdout.trim()
   if (!path.startsWith("/")) return
-  copyFileSync(realpathSync(path), join(NATIVE_BUILD_DIR, "libgomp.so.1"))
+  const target = join(NATIVE_BUILD_DIR, "libgomp.so.1")
+  copyFileSync(realpathSync(path), `${target}.${process.pid}.tmp`)
+  renameSync(`${target}.${process.pid}.tmp`, target)
 }
