@@ -47,6 +47,18 @@ test.each([
   }
 })
 
+test("both runs go on at once, and the sanitized one is told after the other", async () => {
+  writeFileSync(join(dir, "output"), CLOSING)
+  writeFileSync(join(dir, "other"), SEVEN)
+  // One that waits for 10 seconds at most until the other has ended.
+  const until = `for i in {1..200}; do [ -e "${dir}/begun" ] && break; sleep 0.05; done`
+  const { code, stdout } =
+    await runWith(`"run test:sanitize") cat "${dir}/other"; touch "${dir}/begun" ;;
+    test) ${until}; [ -e "${dir}/begun" ] || exit 9; cat "${dir}/output" ;;`)
+  expect(code).toBe(0)
+  expect(stdout).toEndWith(`${CLOSING}${SEVEN}9 passed, 1 failed, 1 skipped\n`)
+})
+
 test.each(["check", "lint", "build"])(
   "it counts the tests when %s fails, and fails",
   async (name) => {
