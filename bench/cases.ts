@@ -81,7 +81,10 @@ const matmulBackwardWeight = (layer: Layer) =>
 function attention(B: number, T: number): Case[] {
   const sizes = { B, T, C, NH }
   const reference = { B: 1, T: Math.min(T, 128), C, NH }
-  return ["attention_forward", "attention_backward"].map((kernel) => ({ kernel, sizes, reference }))
+  return [
+    { kernel: "attention_forward", sizes, reference },
+    { kernel: "attention_backward", sizes, options: { accumulate: 0 }, reference },
+  ]
 }
 
 /** New tokens at the end of a full cache. */

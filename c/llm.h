@@ -124,13 +124,16 @@ void REAL(add_forward)(real *out, const real *a, const real *b, i64 n);
  * each row's scaled scores, or NULL. No T×T tensor is stored. */
 void REAL(attention_forward)(real *out, float *lse, const real *qkv, int B, int T, int C, int NH);
 
-/* Gradients of q, k, v from those of out, with probabilities recomputed from lse.
- * dqkv (B,T,3C) overwritten; dout, out (B,T,C); qkv (B,T,3C); lse (B,NH,T);
- * scratch: LLM_ATTENTION_SCRATCH(B, T, C, NH) floats. */
-void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
-                              const float *lse, float *scratch, int B, int T, int C, int NH);
+/* Gradients of q, k, v from those of out, with probabilities recomputed from lse; and sums = the sum
+ * over tokens of dqkv, as it is stored or before it is rounded: the gradient of a bias in qkv.
+ * dqkv (B,T,3C) overwritten; sums (3C) or NULL by accumulate; dout, out (B,T,C); qkv (B,T,3C);
+ * lse (B,NH,T); scratch: LLM_ATTENTION_SCRATCH(B, T, C, NH) floats. */
+void REAL(attention_backward)(real *dqkv, float *sums, const real *dout, const real *qkv,
+                              const real *out, const float *lse, float *scratch, int B, int T, int C,
+                              int NH, int accumulate);
 
-/* Room for a number a row and head and, in bf16, for the gradients of k and v while they are summed. */
+/* Room for a number a row and head and, in bf16, for the gradients of k and v while they are summed,
+ * or on a GPU for sums of some tokens. */
 #define LLM_ATTENTION_SCRATCH(B, T, C, NH) \
     ((i64)(B) * (T) * ((NH) + (sizeof(real) < sizeof(float) ? 2 * (i64)(C) : 0)))
 

@@ -36,6 +36,7 @@ struct Gradients {
     const float *lse;
     int B, T, NH, HS;
     float scale;
+    float *sums; // of each block's rows (parts,3·NH·HS), or NULL
 };
 
 static inline float score_scale(int HS) { return LOG2E / sqrtf((float)HS); }
@@ -47,7 +48,7 @@ void REAL(differentiate_plainly)(const Gradients &x);
 
 /* The same on a Hopper GPU, for heads of 64 or 128 channels; false elsewhere, with nothing done. */
 bool attention_forward_hopper(bf16 *out, float *lse, const bf16 *qkv, int B, int T, int NH, int HS);
-bool differentiate_hopper(const Gradients &x);
+bool differentiate_hopper(Gradients x, float *sums, int accumulate);
 
 /* One block's share: rows of one head from `first` on. */
 struct Share {

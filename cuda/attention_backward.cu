@@ -5,6 +5,7 @@
  *   dv += p·dout;  ds = p·(dp - delta);  dq += ds·k/sqrt(HS);  dk += ds·q/sqrt(HS)
  * where delta, the sum of p·dp over a query's keys, is that of dout·out over its channels. */
 #include "attention.h"
+#include "product.h"
 
 #ifdef LLM_BF16
 #include "attention_tiles.h"
@@ -219,16 +220,23 @@ template <int D> static void differentiate_by_tiles(const Gradients &x) {
 }
 #endif
 
-extern "C" void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv,
-                                         const real *out, const float *lse, float *scratch, int B,
-                                         int T, int C, int NH) {
-    const int HS = C / NH;
-    const Gradients x = {dqkv, scratch, dout, qkv, out, lse, B, T, NH, HS, score_scale(HS)};
+static void differentiate(const Gradients &x) {
 #ifdef LLM_BF16
-    if (differentiate_hopper(x)) return;
-    if (HS <= 32) return differentiate_by_tiles<32>(x);
-    if (HS <= 64) return differentiate_by_tiles<64>(x);
-    if (HS <= 128) return differentiate_by_tiles<128>(x);
+    if (x.HS <= 32) return differentiate_by_tiles<32>(x);
+    if (x.HS <= 64) return differentiate_by_tiles<64>(x);
+    if (x.HS <= 128) return differentiate_by_tiles<128>(x);
 #endif
     REAL(differentiate_plainly)(x);
+}
+
+extern "C" void REAL(attention_backward)(real *dqkv, float *sums, const real *dout, const real *qkv,
+                                         const real *out, const float *lse, float *scratch, int B,
+                                         int T, int C, int NH, int accumulate) {
+    const int HS = C / NH;
+    const Gradients x = {dqkv, scratch, dout, qkv, out, lse, B, T, NH, HS, score_scale(HS), nullptr};
+#ifdef LLM_BF16
+    if (differentiate_hopper(x, sums, accumulate)) return;
+#endif
+    differentiate(x);
+    if (sums) column_sums(sums, dqkv, sizeof(real) < sizeof(float), B * T, 3 * C, accumulate);
 }

@@ -3,6 +3,7 @@
  * Both make the probabilities again. */
 #define LLM_BF16 // the only kind
 #include "attention_hopper.h"
+#include "product.h"
 
 constexpr int TILE = 64; // rows that stream past at a time
 
@@ -14,6 +15,34 @@ struct QueryNumbers {
 /* Probabilities from a tile's scores and log2 of its rows' sums of exponentials. */
 DEVICE float probability(float score, float scale, float lse) {
     return exp2_fast(fmaf(score, scale, -lse));
+}
+
+/* to (D) = the sums over a block's rows of numbers that lie as store_sums takes them. Rows from T on are
+ * zeros: their queries have no weight, and no query sees their keys. */
+template <int D>
+DEVICE void sum_rows(float *to, float (&board)[GROUP / WARP][D], const float (&numbers)[D / 8][4],
+                     float factor) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll
+    for (int n = 0; n < D / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float sum = numbers[n][i] + numbers[n][2 + i];
+            for (int distance = 4; distance < WARP; distance *= 2)
+                sum += __shfl_xor_sync(ALL_LANES, sum, distance);
+            if (lane < 4) board[warp][n * 8 + lane * 2 + i] = sum;
+        }
+    __syncthreads();
+    if (threadIdx.x >= D) return;
+    float sum = 0;
+    for (int w = 0; w < GROUP / WARP; w++) sum += board[w][threadIdx.x];
+    to[threadIdx.x] = sum * factor;
+}
+
+/* Where the sums of a share's rows of q begin; those of k and v are C and 2·C further on. */
+DEVICE float *sums_of(const Gradients &x, const Share &share) {
+    const i64 part = (i64)share.b * ((x.T + TILE - 1) / TILE) + share.first / TILE;
+    return x.sums + part * 3 * x.NH * x.HS + share.h * x.HS;
 }
 
 /* The block owns 64 keys. Scores are made transposed: their rows are keys, their columns a tile's
@@ -30,6 +59,7 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
     __shared__ Ring<STAGES> ring;
     __shared__ QueryNumbers numbers[STAGES];
     __shared__ Barrier own_full;
+    __shared__ float boards[2][GROUP / WARP][D];
     const int T = x.T, C = x.NH * D, all = (T + TILE - 1) / TILE;
     const Share share = share_of(blockIdx.x, all, TILE, (i64)x.B * x.NH, x.NH, false);
     const int start = share.first / TILE, tiles = all - start; // of earlier ones no query sees them
@@ -105,6 +135,10 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
     bf16 *const to = x.dqkv + (i64)share.b * T * 3 * C + channel;
     store_sums<D>(to + C, 3 * C, key, T, dk, x.scale * LN2, x.scale * LN2);
     store_sums<D>(to + 2 * C, 3 * C, key, T, dv, 1, 1);
+    if (!x.sums) return;
+    float *const sums = sums_of(x, share);
+    sum_rows<D>(sums + C, boards[0], dk, x.scale * LN2);
+    sum_rows<D>(sums + 2 * C, boards[1], dv, 1);
 #endif
 }
 
@@ -133,6 +167,7 @@ queries_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Te
     bf16 *const values = keys + STAGES * SIZE;
     __shared__ Ring<STAGES> ring;
     __shared__ Barrier own_full;
+    __shared__ float board[GROUP / WARP][D];
     const int T = x.T, C = x.NH * D, all = (T + TILE - 1) / TILE;
     const Share share = share_of(blockIdx.x, all, TILE, (i64)x.B * x.NH, x.NH, true);
     const int tiles = share.first / TILE + 1, channel = share.h * D; // the last on the diagonal
@@ -202,6 +237,7 @@ queries_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Te
     }
     store_sums<D>(x.dqkv + (i64)share.b * T * 3 * C + channel, 3 * C, query, T, dq, x.scale * LN2,
                   x.scale * LN2);
+    if (x.sums) sum_rows<D>(sums_of(x, share), board, dq, x.scale * LN2);
 #endif
 }
 
@@ -213,12 +249,15 @@ static void launch_rows(Kernel kernel, int stages, const TensorMap &qkv, const T
            2 * (1 + stages) * TILE * x.HS * sizeof(bf16), qkv, douts, x);
 }
 
-bool differentiate_hopper(const Gradients &x) {
+bool differentiate_hopper(Gradients x, float *sums, int accumulate) {
     const int C = x.NH * x.HS;
+    const i64 tokens = (i64)x.B * x.T, parts = x.B * ceil_div(x.T, TILE);
     TensorMap qkv, douts;
     if (!has_warpgroups() || (x.HS != 64 && x.HS != 128)) return false;
     if (!make_map(&qkv, x.qkv, 3 * C, x.T, x.B)) return false;
     if (!make_map(&douts, x.dout, C, x.T, x.B)) return false;
+    // Scratch has room for them behind delta, but where a block has a single row, whose sums are no fewer.
+    if (sums && x.T > 1) x.sums = x.delta + ceil_div(tokens * x.NH, 4) * 4;
     if (x.HS == 64) {
         launch_rows(queries_hopper<64, 2, 4>, 2, qkv, douts, x);
         launch_rows(keys_hopper<64, 2, 3>, 2, qkv, douts, x);
@@ -226,5 +265,7 @@ bool differentiate_hopper(const Gradients &x) {
         launch_rows(queries_hopper<128, 2, 2>, 2, qkv, douts, x);
         launch_rows(keys_hopper<128, 2, 1>, 2, qkv, douts, x);
     }
+    if (x.sums) column_sums(sums, x.sums, false, (int)parts, 3 * C, accumulate);
+    else if (sums) column_sums(sums, x.dqkv, true, (int)tokens, 3 * C, accumulate);
     return true;
 }

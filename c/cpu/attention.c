@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "attention.h"
+#include "column_sums.h"
 #include "unit.h"
 
 #define QUERIES 192 // of a forward task: keys and values are packed once for all of them
@@ -285,13 +286,9 @@ static void backward_head(real *dqkv, float *sums, const real *dout, const real 
     put(dqkv + 2 * C, stride, dv, sum_stride, T, HS);
 }
 
-void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
-                              const float *lse, float *scratch, int B, int T, int C, int NH) {
+static void tiled_backward(real *dqkv, const real *dout, const real *qkv, const real *out,
+                           const float *lse, float *scratch, int B, int T, int C, int NH) {
     const i64 HS = C / NH;
-    if (HS > HEAD_MAX) {
-        REAL(wide_backward)(dqkv, dout, qkv, out, lse, scratch, B, T, C, NH);
-        return;
-    }
 #pragma omp parallel for schedule(dynamic)
     for (i64 bh = 0; bh < (i64)B * NH; bh++) {
         const i64 row = bh / NH * T, h = bh % NH, at = row * C + h * HS, at3 = row * 3 * C + h * HS;
@@ -299,4 +296,12 @@ void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, con
         for (i64 t = 0; t < T; t++) delta[t] = dot(dout + at + t * C, out + at + t * C, HS);
         backward_head(dqkv + at3, sums, dout + at, qkv + at3, lse + bh * T, delta, T, C, HS);
     }
+}
+
+void REAL(attention_backward)(real *dqkv, float *sums, const real *dout, const real *qkv,
+                              const real *out, const float *lse, float *scratch, int B, int T, int C,
+                              int NH, int accumulate) {
+    if (C / NH > HEAD_MAX) REAL(wide_backward)(dqkv, dout, qkv, out, lse, scratch, B, T, C, NH);
+    else tiled_backward(dqkv, dout, qkv, out, lse, scratch, B, T, C, NH);
+    if (sums) REAL(column_sums)(sums, dqkv, (i64)B * T, 3 * C, accumulate);
 }

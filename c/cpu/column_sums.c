@@ -1,3 +1,4 @@
+/* A strip of columns is a task, which goes down all rows. */
 #include "column_sums.h"
 
 static void sum_strip(float *sums, const real *inp, i64 N, i64 C, i64 columns, int accumulate) {

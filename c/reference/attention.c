@@ -117,8 +117,9 @@ static void answer_gradients(real *dk, real *dv, const Head *head, int t2, int T
     }
 }
 
-void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, const real *out,
-                              const float *lse, float *scratch, int B, int T, int C, int NH) {
+void REAL(attention_backward)(real *dqkv, float *sums, const real *dout, const real *qkv,
+                              const real *out, const float *lse, float *scratch, int B, int T, int C,
+                              int NH, int accumulate) {
     (void)scratch; // a row at a time needs dout·out of that row alone
     int HS = C / NH;
     for (int b = 0; b < B; b++) {
@@ -131,6 +132,12 @@ void REAL(attention_backward)(real *dqkv, const real *dout, const real *qkv, con
                 answer_gradients(dq + C, dq + 2 * C, &head, t, T);
             }
         }
+    }
+    if (!sums) return;
+    for (int c = 0; c < 3 * C; c++) {
+        double sum = accumulate ? sums[c] : 0;
+        for (i64 token = 0; token < (i64)B * T; token++) sum += value(dqkv[token * 3 * C + c]);
+        sums[c] = (float)sum;
     }
 }
 

@@ -121,6 +121,7 @@ export const KERNELS: Record<string, Kernel> = {
     elements: ({ B, T, C, NH }) => ({
       ...pick("dqkv", "qkv")(3 * B! * T! * C!),
       ...pick("dout", "out")(B! * T! * C!),
+      sums: 3 * C!,
       lse: B! * NH! * T!,
       scratch: B! * T! * (NH! + 2 * C!), // LLM_ATTENTION_SCRATCH of bf16
     }),

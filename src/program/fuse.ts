@@ -12,6 +12,7 @@ const BACKWARD_WEIGHT = { dbias: 1, dout: 2, accumulate: 8 } as const
 /** Kernels that sum what they make, by the places of the sums and of how those are written. */
 const SUMMING: Record<string, { sums: number; accumulate: number }> = {
   layernorm_backward: { sums: 3, accumulate: 12 },
+  attention_backward: { sums: 1, accumulate: 11 },
 }
 
 type Pair = (first: Call, second: Call, uses: Map<Tensor, number>) => Call | undefined

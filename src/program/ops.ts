@@ -1,7 +1,7 @@
 // Every op, declared once: its shape rule, its forward call, and the calls that compute its
 // gradients. A model is a list of op calls; graph.ts reverses that list.
 
-import type { Backward, Graph } from "./graph.ts"
+import { ACCUMULATE, type Backward, type Graph } from "./graph.ts"
 import type { Call, Tensor } from "./tensor.ts"
 import { elements } from "./tensor.ts"
 
@@ -151,7 +151,8 @@ export function attention(g: Graph, name: string, [qkv]: [Tensor], NH: number): 
     backward: (d) => {
       const scratch = g.scratch(`${name}.scratch`, [B, T, NH + (qkv.dtype === "bf16" ? 2 * C : 0)])
       const inputs = [d.of(out), qkv, out, lse, scratch]
-      return [{ kernel: "attention_backward", args: [d.fresh(qkv), ...inputs, B, T, C, NH] }]
+      const args = [d.fresh(qkv), null, ...inputs, B, T, C, NH, ACCUMULATE]
+      return [{ kernel: "attention_backward", args }]
     },
   }
 }

@@ -3,7 +3,15 @@
 
 import { fromBf16, roundToBf16 } from "../../src/data/bf16.ts"
 import type { Contract } from "../../src/native/contract.ts"
-import { type Argument, type Case, type Drawn, NULL, type Output, type Tolerance } from "./case.ts"
+import {
+  type Argument,
+  type Case,
+  type Drawn,
+  NULL,
+  type Output,
+  sum,
+  type Tolerance,
+} from "./case.ts"
 import { Random } from "./random.ts"
 
 export const EPS_BF16 = 2 ** -7 // from 1 to the next number
@@ -30,6 +38,16 @@ const WITHIN: Record<string, number> = {
   attention_forward: 4.5 * (EPS_BF16 / 2),
   attention_decode: 4.5 * (EPS_BF16 / 2),
   attention_backward: 2 * 4.5 * (EPS_BF16 / 2),
+}
+
+/** Sums of n numbers that a kernel makes, each as far off as it may be itself, in random directions. In
+ * bf16 they may be rounded before they are summed, or not: of columns up to 2 in size on average (the
+ * largest weights are 4, and what they weigh near 1/2) a number is then off by EPS at most, by that over
+ * √3 on average, and the sum by five times √n of it. */
+export function sumsOf(n: number, each: Tolerance, isBf16: boolean, kernel = ""): Tolerance {
+  const { absolute, relative } = sum(n + 1, 4)
+  const inBf16 = isBf16 ? (WITHIN[kernel] ?? 0) + (5 / Math.sqrt(3)) * EPS_BF16 : 0
+  return { absolute: absolute + Math.sqrt(n) * (each.absolute + inBf16), relative }
 }
 
 // A product's GELU is that of its rounded sum, whose neighbour is an EPS away. GELU's slope is below

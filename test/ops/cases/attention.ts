@@ -1,4 +1,14 @@
-import { type Case, EPS, NULL, overwritten, scratch, type Tolerance, updated } from "../case.ts"
+import { sumsOf } from "../bf16.ts"
+import {
+  type Case,
+  EPS,
+  gradient,
+  NULL,
+  overwritten,
+  scratch,
+  type Tolerance,
+  updated,
+} from "../case.ts"
 import { bit } from "../sizes.ts"
 
 type Numbers = Float32Array | Float64Array
@@ -82,20 +92,24 @@ function forward(sizes: Sizes, withLse: boolean, heat: number): Case {
   }
 }
 
-function backward(sizes: Sizes): Case {
+function backward(sizes: Sizes, withSums: boolean, accumulate: boolean): Case {
   const { B, T, NH, HS } = sizes
   const C = NH * HS
+  const options = [withSums && "sums", accumulate && "accumulate"].filter(Boolean)
   return {
     kernel: "attention_backward",
-    title: title(sizes),
+    title: title(sizes, options.join(", ")),
     draw(random) {
       const qkv = random.normals(B * T * 3 * C)
       const dout = random.normals(B * T * C)
       const { out, lse } = attention(qkv, sizes)
+      // A value's gradient is a sum of up to T numbers of unit size.
+      const each = tolerance(T, HS, 1, 4)
+      const total = sumsOf(B * T, each, random.isBf16, "attention_backward")
       return {
         args: {
-          // A value's gradient is a sum of up to T numbers of unit size.
-          dqkv: overwritten(B * T * 3 * C, tolerance(T, HS, 1, 4)),
+          dqkv: overwritten(B * T * 3 * C, each),
+          sums: withSums ? gradient(random, 3 * C, accumulate, total) : NULL,
           dout,
           qkv,
           out: Float32Array.from(out),
@@ -105,12 +119,15 @@ function backward(sizes: Sizes): Case {
           T,
           C,
           NH,
+          accumulate: Number(accumulate),
         },
         gradients: {
-          loss: (x) =>
-            attention(x.qkv!, sizes).out.reduce((total, o, i) => total + o * dout[i]!, 0),
-          at: { qkv },
-          of: { dqkv: "qkv" },
+          loss(x) {
+            const biased = x.qkv!.map((value, i) => value + x.bias![i % (3 * C)]!)
+            return attention(biased, sizes).out.reduce((total, o, i) => total + o * dout[i]!, 0)
+          },
+          at: { qkv, bias: new Float32Array(3 * C) },
+          of: { dqkv: "qkv", ...(withSums && { sums: "bias" }) },
         },
       }
     },
@@ -184,6 +201,7 @@ const shapes: Sizes[] = [
   { B: 1, T: 19, NH: 2, HS: 255 },
   { B: 1, T: 19, NH: 1, HS: 256 },
   { B: 1, T: 19, NH: 2, HS: 257 },
+  { B: 70, T: 1, NH: 1, HS: 64 }, // whose sums a GPU makes in another way
   // Heads as models have them, around blocks of 64 and of 128 rows.
   ...[63, 64, 65, 127, 128, 129, 200].flatMap((T, i) => [
     { B: 1 + (i % 2), T, NH: 1 + ((i + 1) % 2), HS: 64 },
@@ -192,7 +210,10 @@ const shapes: Sizes[] = [
 ]
 
 export const attentionCases: Case[] = [
-  ...shapes.flatMap((sizes, i) => [forward(sizes, !bit(i, 1), 1), backward(sizes)]),
+  ...shapes.flatMap((sizes, i) => [
+    forward(sizes, !bit(i, 1), 1),
+    backward(sizes, i % 4 !== 3, bit(i, 0)),
+  ]),
   // Exponentials that f32 (beyond 89) and f64 (beyond 710) cannot hold.
   ...[5, 64, 129].map((T) => forward({ B: 1, T, NH: 2, HS: 16 }, true, T === 64 ? 20 : 6)),
   ...HEADS.map((HS, i) => oneToken(1 + (i % 3), HS, TIMES[i]! - 1, TIMES[i]! + (i % 3))),

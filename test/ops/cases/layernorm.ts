@@ -1,4 +1,4 @@
-import { EPS_BF16 } from "../bf16.ts"
+import { sumsOf } from "../bf16.ts"
 import { type Case, gradient, NULL, overwritten, rounding, sum, type Tolerance } from "../case.ts"
 import type { Random } from "../random.ts"
 import { bit, tuples } from "../sizes.ts"
@@ -62,15 +62,6 @@ function forward(N: number, C: number, offset: number, withStatistics: boolean):
   }
 }
 
-// Of N numbers of dinp, each as far off as it may be, in random directions. In bf16 they may be rounded
-// before they are summed, or not: columns of up to 2 in size on average (the largest weights are 4, rstd
-// is near 1/2) are then off by EPS_BF16 at most, over √3 on average, and sums by five times √N of that.
-function sums(N: number, each: Tolerance, isBf16: boolean): Tolerance {
-  const { absolute, relative } = sum(N + 1, 2)
-  const rounded = isBf16 ? (5 / Math.sqrt(3)) * EPS_BF16 : 0
-  return { absolute: absolute + Math.sqrt(N) * (each.absolute + rounded), relative }
-}
-
 function backward(
   N: number,
   C: number,
@@ -96,7 +87,7 @@ function backward(
           dweight: gradient(random, C, ofWeights, sum(N + 1, scale)),
           dbias: gradient(random, C, ofWeights, sum(N + 1)),
           sums: withSums
-            ? gradient(random, C, ofWeights, sums(N, dinp.tolerance, random.isBf16))
+            ? gradient(random, C, ofWeights, sumsOf(N, dinp.tolerance, random.isBf16))
             : NULL,
           dout,
           inp,
