@@ -75,7 +75,7 @@ def main():
         dbias = None if is_head else nothing(bias.float())
         torch.cuda.synchronize()
         call("matmul_forward", out, pre, inp, weight, bias, added, None, N, inputs, outputs)
-        call("matmul_backward_input", dinp, dout, weight, before, N, inputs, outputs, 0)
+        call("matmul_backward_input", dinp, None, dout, weight, before, N, inputs, outputs, 0, 0)
         for accumulate in 0, 1:
             call("matmul_backward_weight", dweight, dbias, dout, inp, None, N, inputs, outputs,
                  accumulate)

@@ -90,10 +90,13 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
                           int OC);
 
 /* dinp = dout·weight, times gelu'(pre) where pre is given (the gradient then goes on through the
- * GELU whose output inp was). dinp (N,C) by accumulate; dout (N,OC); weight (OC,C); pre (N,C) or
- * NULL. pre and accumulate exclude each other. */
-void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
-                                 int N, int C, int OC, int accumulate);
+ * GELU whose output inp was); sums = the sum over rows of dinp, as it is stored or before it is rounded:
+ * where dinp is the gradient of a linear layer's result, that of its bias.
+ * dinp (N,C) by accumulate_inp; sums (C) or NULL by accumulate; dout (N,OC); weight (OC,C); pre (N,C)
+ * or NULL. pre and accumulate_inp exclude each other. */
+void REAL(matmul_backward_input)(real *dinp, float *sums, const real *dout, const real *weight,
+                                 const real *pre, int N, int C, int OC, int accumulate_inp,
+                                 int accumulate);
 
 /* dweight = doutᵀ·inp; dbias = sum over rows of dout. dweight (OC,C), dbias (OC) or NULL by
  * accumulate; dout (N,OC); inp (N,C); scratch: LLM_MATMUL_SCRATCH(N, C) floats. */

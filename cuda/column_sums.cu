@@ -74,7 +74,7 @@ sum_columns(float *out, float *partial, const T *inp, int rows, int columns, int
 template <int WIDTH, typename T>
 void sum_strips(float *out, const T *inp, int rows, int columns, int accumulate) {
     const i64 strips = ceil_div(columns, WARP * WIDTH);
-    const i64 fitting = (i64)(product_room.bytes / sizeof(float)) / columns;
+    const i64 fitting = (i64)(product_room.bytes / 2 / sizeof(float)) / columns;
     const i64 wanted = min(ceil_div(rows, LEAST_ROWS), MOST_BLOCKS / strips);
     const i64 parts = max(min(wanted, fitting), (i64)1);
     launch(sum_columns<WIDTH, T>, dim3((u32)strips, (u32)parts), WARP * DEEP, 0, out,

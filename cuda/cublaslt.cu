@@ -87,7 +87,7 @@ Key key_of(const Product &p) {
     if (p.pre) epilogue += (p.form == FORWARD ? GELU : DGELU) + AUX;
     const int added = !p.added ? 0 : p.added == p.out ? 1 : 2;
     return {p.form, p.kind, p.kind == F32 ? f32_compute : COMPUTE_32F, epilogue ? epilogue : PLAIN,
-            added,  alignment_of(p), p.rows, p.columns, p.inner};
+            added,  p.out_sums != nullptr, alignment_of(p), p.rows, p.columns, p.inner};
 }
 
 template <typename T> static bool set(void *operation, int attribute, T value) {

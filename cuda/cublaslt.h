@@ -80,6 +80,7 @@ extern Cublaslt cublaslt; /* all null until product_open has found all */
 struct Key {
     int form, kind, compute, epilogue;
     int added;     /* 0; 1 to out itself; 2 something else */
+    int out_sums;  /* whether they are asked for */
     int alignment; /* of the pointers: up to 16 bytes */
     int rows, columns, inner;
 };

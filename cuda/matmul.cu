@@ -18,18 +18,20 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
     tiled_product(all);
 }
 
-void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
-                                 int N, int C, int OC, int accumulate) {
-    const real *const added = accumulate ? dinp : nullptr;
-    const Product all = {BACKWARD_INPUT, KIND,   N,       C,           OC,    dinp,
-                         dout,           weight, nullptr, (real *)pre, added, nullptr};
+void REAL(matmul_backward_input)(real *dinp, float *sums, const real *dout, const real *weight,
+                                 const real *pre, int N, int C, int OC, int accumulate_inp,
+                                 int accumulate) {
+    const real *const added = accumulate_inp ? dinp : nullptr;
+    const Product linear = {BACKWARD_INPUT, KIND,   N,       C,       OC,    dinp,
+                            dout,           weight, nullptr, nullptr, added, nullptr};
+    Product all = linear;
+    all.pre = (real *)pre;
+    all.out_sums = sums;
+    all.adds_sums = accumulate;
     if (product(all)) return;
-    if (pre) {
-        Product linear = all;
-        linear.pre = nullptr;
-        if (product(linear)) return REAL(gelu_backward)(dinp, dinp, pre, (i64)N * C);
-    }
-    tiled_product(all);
+    if (pre && product(linear)) REAL(gelu_backward)(dinp, dinp, pre, (i64)N * C);
+    else tiled_product(all);
+    if (sums) column_sums(sums, dinp, KIND == BF16, N, C, accumulate);
 }
 
 void REAL(matmul_backward_weight)(float *dweight, float *dbias, const real *dout, const real *inp,

@@ -52,14 +52,23 @@ static size_t out_bytes(const Product &p) {
     return (size_t)p.rows * p.columns * each;
 }
 
-/* Microseconds of a run, the mean of `runs`; `status` of the last. A null algorithm is the own kernel. */
+/* Queues a product by one of cuBLASLt's algorithms, or by the own kernel without one; returns a
+ * cublasStatus_t. */
+static int run(const Plan &plan, const Algorithm *algorithm, const Product &p) {
+    if (!algorithm) return product_hopper(p) ? 0 : STATUS_NOT_SUPPORTED;
+    const int status = run_product(plan.described, *algorithm, p);
+    if (!status && p.out_sums)
+        column_sums(p.out_sums, p.out, p.kind == BF16, p.rows, p.columns, p.adds_sums);
+    return status;
+}
+
+/* Microseconds of a run, the mean of `runs`; `status` of the last. */
 static float time_runs(const Plan &plan, const Algorithm *algorithm, const Product &p, int runs,
                        cudaEvent_t from, cudaEvent_t to, int &status) {
     float ms = 0;
     keep_error(cudaEventRecord(from, stream));
     for (int i = 0; i < runs; i++) {
-        if (algorithm) status = run_product(plan.described, *algorithm, p);
-        else status = product_hopper(p) ? 0 : STATUS_NOT_SUPPORTED;
+        status = run(plan, algorithm, p);
         if (status) return 0;
     }
     keep_error(cudaEventRecord(to, stream));
@@ -71,7 +80,7 @@ static float time_runs(const Plan &plan, const Algorithm *algorithm, const Produ
 /* Takes the fastest of the algorithms found and the own kernel. What is added to is not touched: another place is. */
 static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
     Choice &choice = plan.choice;
-    void *elsewhere = nullptr;
+    void *elsewhere = nullptr, *sums = nullptr;
     cudaEvent_t from = nullptr, to = nullptr;
     if (choice.key.added == 1) {
         if (cudaMalloc(&elsewhere, out_bytes(p)) != cudaSuccess) {
@@ -80,6 +89,15 @@ static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
         }
         p.out = elsewhere;
         p.added = elsewhere;
+    }
+    if (p.out_sums) {
+        if (cudaMalloc(&sums, p.columns * sizeof(float)) != cudaSuccess) {
+            cudaGetLastError();
+            keep_error(cudaFree(elsewhere));
+            return;
+        }
+        p.out_sums = (float *)sums;
+        p.adds_sums = 0;
     }
     keep_error(cudaEventCreate(&from));
     keep_error(cudaEventCreate(&to));
@@ -110,7 +128,8 @@ static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
     }
     keep_error(cudaEventDestroy(from));
     keep_error(cudaEventDestroy(to));
-    if (elsewhere) keep_error(cudaFree(elsewhere));
+    keep_error(cudaFree(elsewhere));
+    keep_error(cudaFree(sums));
 }
 
 /* What moving the bytes takes that a pass of its own reads and writes for the same result, in us. */
@@ -122,7 +141,7 @@ static float pass_us(const Product &p) {
     const double peak = khz > 0 && bits > 0 ? 2e3 * khz * bits / 8 : 1e12; // bytes/s, two a clock
     const double stored = p.kind == F32 ? sizeof(float) : sizeof(bf16);
     const double numbers = p.sums ? (double)p.inner * p.rows
-                                  : (p.form == FORWARD ? 2. : 3.) * p.rows * p.columns;
+                                  : ((p.form == FORWARD ? 2. : 3.) + (p.out_sums ? 1 : 0)) * p.rows * p.columns;
     return (float)(3 + numbers * stored / (0.85 * peak) * 1e6);
 }
 
@@ -148,7 +167,7 @@ static Plan *plan_for(const Product &p) {
         if (p.pre || p.sums) {
             Product plain = p;
             plain.pre = nullptr;
-            plain.sums = nullptr;
+            plain.sums = plain.out_sums = nullptr;
             const Plan *const other = plan_for(plain);
             const bool is_faster = other && other->choice.us > 0 && plan->choice.us > 0 &&
                                    other->choice.us + pass_us(p) < plan->choice.us;
@@ -174,10 +193,11 @@ bool product(const Product &p) {
     if (prefers_own && product_hopper(p)) return true;
     if (!cublaslt.Matmul || !has_epilogue(p)) return false;
     Plan *const plan = plan_for(p);
-    if (plan && plan->choice.status == OWN) return product_hopper(p);
-    if (!plan || plan->choice.status) return false;
-    plan->choice.status = run_product(plan->described, plan->choice.algorithm, p);
-    return plan->choice.status == 0;
+    if (!plan || (plan->choice.status && plan->choice.status != OWN)) return false;
+    const bool is_own = plan->choice.status == OWN;
+    const int status = run(*plan, is_own ? nullptr : &plan->choice.algorithm, p);
+    if (status) plan->choice.status = status;
+    return status == 0;
 }
 
 bool keep_refusal(const Product &p) {

@@ -38,6 +38,8 @@ struct Product {
     const void *added;       /* (rows,columns), may be out itself */
     float *sums;             /* (rows) overwritten with the sums over inner of left */
     const float *left_scale = nullptr, *right_scale = nullptr; /* of FP8: 1/scale of each */
+    float *out_sums = nullptr; /* (columns) = the sums over rows of out, added to by adds_sums */
+    int adds_sums = 0;
 };
 
 /* Queues the product and returns true; or returns false and has done nothing, where it cannot be had
@@ -45,17 +47,18 @@ struct Product {
 bool product(const Product &p);
 
 /* The product by the kernel for Hopper; or false where that does not take it, and nothing is done: it
- * takes bf16 in rows of 8, with nothing added and no sums, and no weight's gradient. */
+ * takes bf16 in rows of 8, with nothing added, and no weight's gradient. */
 bool product_hopper(const Product &p);
 
 /* Of a product in eight bits that was refused: where there is a cuBLASLt, and tensor cores take such
  * sizes, keeps that as a failure and returns true. A plain kernel would take twenty times as long. */
 bool keep_refusal(const Product &p);
 
-/* The product by a plain tiled kernel, of any size, without sums. */
+/* The product by a plain tiled kernel, of any size, without sums of either kind. */
 void tiled_product(const Product &p);
 
-/* out = sum over rows of inp (rows,columns), bf16 or f32; added to out (columns) by accumulate. */
+/* out = sum over rows of inp (rows,columns), bf16 or f32; added to out (columns) by accumulate. It works in
+ * the first half of product_room. */
 void column_sums(float *out, const void *inp, int is_bf16, int rows, int columns, int accumulate);
 
 /* matmul_forward for fewer than LLM_FEW_ROWS rows. */

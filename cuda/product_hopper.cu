@@ -3,8 +3,9 @@
  * A block of three warpgroups stays on its multiprocessor and makes one tile of the result after another,
  * of 128 rows and 256 columns. One group fetches, and two multiply, 64 rows each. What they have made
  * they keep in registers, rounded, and take it through GELU, or through its derivative, and store it, part
- * by part, while the tensor cores make the next tile. The blocks of a cluster make tiles below one
- * another: they share the right factor, of which each fetches its part for all. */
+ * by part, while the tensor cores make the next tile. So they add up its columns too, by 64 rows. The
+ * blocks of a cluster make tiles below one another: they share the right factor, of which each fetches
+ * its part for all. */
 #define LLM_BF16 // the only kind
 #include "activation.h"
 #include "mma.h"
@@ -62,8 +63,32 @@ DEVICE void load_pre(Eight (&pre)[2], const Product &p, const Made &made, int pa
     }
 }
 
+/* Adds up eight columns over a warp's rows; a lane gets the sum of one of its own: column(). */
+DEVICE float sum_rows(float (&columns)[8]) {
+    float kept[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) kept[i] = columns[i];
+#pragma unroll
+    for (int count = 4; count > 0; count /= 2) { // lanes 16, 8, and 4 away have the same columns
+        const bool is_upper = threadIdx.x & (count * 4);
+#pragma unroll
+        for (int i = 0; i < count; i++) {
+            const float sent = is_upper ? kept[i] : kept[count + i];
+            kept[i] = (is_upper ? kept[count + i] : kept[i]) + __shfl_xor_sync(ALL_LANES, sent, count * 4);
+        }
+    }
+    return kept[0];
+}
+/* Which of a part's columns sum_rows gives this lane. */
+DEVICE int column_of_lane() {
+    const int lane = threadIdx.x % WARP;
+    return lane % 4 * 8 + (lane & 16) / 4 + (lane & 8) / 4 + (lane & 4) / 4;
+}
+
+/* Stores a part, and adds up its columns. */
 template <ProductForm FORM>
-DEVICE void store_part(const Product &p, const Made &made, Eight (&pre)[2], int part) {
+DEVICE void store_part(const Product &p, const Made &made, Eight (&pre)[2], int part, float *board) {
+    float columns[8] = {};
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         u32 pairs[4];
@@ -90,20 +115,32 @@ DEVICE void store_part(const Product &p, const Made &made, Eight (&pre)[2], int 
             }
         }
         store_pack(reinterpret_cast<u32 *>((bf16 *)p.out + at), x);
+#pragma unroll
+        for (int n = 0; FORM == BACKWARD_INPUT && n < 4; n++) {
+            columns[2 * n] += first_of(x.at[n]);
+            columns[2 * n + 1] += second_of(x.at[n]);
+        }
     }
+    if (FORM == BACKWARD_INPUT && p.out_sums) board[part * 32 + column_of_lane()] = sum_rows(columns);
 }
 
 template <ProductForm FORM>
 KERNEL IN_CLUSTERS __launch_bounds__(THREADS, 1)
-product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ TensorMap right, Product p) {
+product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ TensorMap right, Product p,
+              float *sums_of_64) {
 #ifdef HAS_WARPGROUPS
     DYNAMIC_SHARED(bf16, lefts);
     bf16 *const rights = lefts + STAGES * LEFT;
     __shared__ Ring<STAGES> ring;
+    // Of a tile and of the next one: a line a warp.
+    constexpr int LINES = FORM == BACKWARD_INPUT ? GROUP / WARP : 1;
+    __shared__ float boards[2][GROUPS][LINES][COLUMNS];
+    __shared__ Barrier boards_full[GROUPS];
     const int group = threadIdx.x / GROUP, warp = threadIdx.x % GROUP / WARP, lane = threadIdx.x % WARP;
     const int rank = cluster_rank(), steps = (p.inner + DEPTH - 1) / DEPTH;
     if (threadIdx.x == 0) {
         ring_init(ring, 1, CLUSTER * GROUPS);
+        for (Barrier &full : boards_full) barrier_init(&full, GROUP / WARP);
         barriers_ready();
     }
     cluster_wait();
@@ -137,9 +174,27 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
             });
     } else {
         take_registers<232>();
-        int step = 0;
+        int step = 0, parity = 0; // of the tile in `made`
         Made made;
         made.column = -1;
+        const auto store = [&](int part, Eight (&pre)[2]) {
+            store_part<FORM>(p, made, pre, part, boards[parity][group][warp % LINES]);
+        };
+        // When all parts of a tile are stored.
+        const auto store_sums = [&] {
+            if (FORM == FORWARD || !p.out_sums) return;
+            __syncwarp();
+            if (lane == 0) barrier_arrive(&boards_full[group]);
+            barrier_wait(&boards_full[group], parity);
+            const int first = made.row - warp * 16 - lane / 4;
+            for (int c = threadIdx.x % GROUP; c < COLUMNS; c += GROUP) {
+                float sum = 0;
+                for (int line = 0; line < LINES; line++) sum += boards[parity][group][line][c];
+                if (first < p.rows && made.column + c < p.columns)
+                    sums_of_64[(i64)(first / GROUP_ROWS) * p.columns + made.column + c] = sum;
+            }
+            parity ^= 1;
+        };
         const auto release_to_all = [&](int of) {
             if (lane < CLUSTER) barrier_arrive_at(&ring.empty[of % STAGES], lane);
         };
@@ -168,8 +223,9 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
                     wait_products<1>();
                     if (k > 0) release_to_all(step - 1);
                 }
-                if (is_there) store_part<FORM>(p, made, pre, part);
+                if (is_there) store(part, pre);
             }
+            if (made.column >= 0) store_sums();
             wait_products<0>();
             release_to_all(step - 1);
             made.row = row + group * GROUP_ROWS + warp * 16 + lane / 4;
@@ -190,8 +246,9 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
         for (int part = 0; part < PARTS; part++) {
             Eight pre[2];
             if (FORM == BACKWARD_INPUT && p.pre) load_pre(pre, p, made, part);
-            store_part<FORM>(p, made, pre, part);
+            store(part, pre);
         }
+        store_sums();
     }
     cluster_wait(); // until then another block may arrive at this one's barriers
 #endif
@@ -208,9 +265,13 @@ bool product_hopper(const Product &p) {
     if (!make_map(&right, (const bf16 *)p.right, is_forward ? p.inner : p.columns,
                   is_forward ? p.columns : p.inner, 1))
         return false;
+    const int lines = (int)ceil_div(p.rows, GROUP_ROWS);
+    if (p.out_sums && (size_t)lines * p.columns * sizeof(float) > product_room.bytes / 2) return false;
+    float *const sums_of_64 = (float *)((char *)product_room.at + product_room.bytes / 2);
     const i64 tiles = ceil_div(p.rows, CLUSTER * ROWS) * ceil_div(p.columns, COLUMNS);
     const u32 clusters = (u32)min(tiles, (i64)(multiprocessors() / CLUSTER));
     launch(is_forward ? product_tiles<FORWARD> : product_tiles<BACKWARD_INPUT>, clusters * CLUSTER,
-           THREADS, SHARED, left, right, p);
+           THREADS, SHARED, left, right, p, sums_of_64);
+    if (p.out_sums) column_sums(p.out_sums, sums_of_64, false, lines, p.columns, p.adds_sums);
     return true;
 }

@@ -1,5 +1,6 @@
 /* The two products of the backward pass; in both, vectors run along C, and tiles lie as the result
  * does. */
+#include "column_sums.h"
 #include "product.h"
 #include "unit.h"
 #include "vecmath.h"
@@ -51,14 +52,16 @@ static void input_block(const Input *f, i64 task) {
     finish_input(dinp, pre, tile, C_BLOCK, C, ns, cs, f->accumulate);
 }
 
-void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
-                                 int N, int C, int OC, int accumulate) {
+void REAL(matmul_backward_input)(real *dinp, float *sums, const real *dout, const real *weight,
+                                 const real *pre, int N, int C, int OC, int accumulate_inp,
+                                 int accumulate) {
     const i64 ns = round_up(ceil_div(N, ceil_div(N, N_BLOCK)), MR);
     const i64 cs = block_columns(C, ceil_div(N, ns), C_BLOCK);
-    const Input f = {dinp, dout, weight, pre, N, C, OC, ns, cs, accumulate};
+    const Input f = {dinp, dout, weight, pre, N, C, OC, ns, cs, accumulate_inp};
     const i64 tasks = ceil_div(N, ns) * ceil_div(C, cs);
 #pragma omp parallel for schedule(dynamic)
     for (i64 task = 0; task < tasks; task++) input_block(&f, task);
+    if (sums) REAL(column_sums)(sums, dinp, N, C, accumulate);
 }
 
 // rows (ocs,KC) = transpose of dout (ns,ocs); sums (ocs) += sum over ns. panel: scratch for one.

@@ -31,8 +31,9 @@ void REAL(matmul_forward)(real *out, real *pre, const real *inp, const real *wei
 
 // dinp[n,c] = sum over o of dout[n,o]·weight[o,c]: every output that inp[n,c] took part in sends
 // its gradient back along the same weight.
-void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weight, const real *pre,
-                                 int N, int C, int OC, int accumulate) {
+void REAL(matmul_backward_input)(real *dinp, float *sums, const real *dout, const real *weight,
+                                 const real *pre, int N, int C, int OC, int accumulate_inp,
+                                 int accumulate) {
     for (int n = 0; n < N; n++) {
         const real *d = dout + (i64)n * OC;
         for (int first = 0; first < C; first += TILE) {
@@ -40,7 +41,7 @@ void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weigh
             i64 at = (i64)n * C + first;
 
             double sum[TILE];
-            for (int c = 0; c < columns; c++) sum[c] = accumulate ? value(dinp[at + c]) : 0;
+            for (int c = 0; c < columns; c++) sum[c] = accumulate_inp ? value(dinp[at + c]) : 0;
             for (int o = 0; o < OC; o++) {
                 const real *w = weight + (i64)o * C + first;
                 double gradient = value(d[o]);
@@ -51,6 +52,13 @@ void REAL(matmul_backward_input)(real *dinp, const real *dout, const real *weigh
                 dinp[at + c] = rounded(sum[c]);
             }
         }
+    }
+
+    // A bias that was added to every row of inp, before its GELU if it had one, is sent them all.
+    for (int c = 0; sums && c < C; c++) {
+        double sum = accumulate ? sums[c] : 0;
+        for (int n = 0; n < N; n++) sum += value(dinp[(i64)n * C + c]);
+        sums[c] = (float)sum;
     }
 }
 

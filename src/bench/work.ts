@@ -89,10 +89,10 @@ export const KERNELS: Record<string, Kernel> = {
   matmul_backward_input: {
     class: "products",
     elements: ({ N, C, OC }) => {
-      return { ...pick("dinp", "pre")(N! * C!), dout: N! * OC!, weight: OC! * C! }
+      return { ...pick("dinp", "pre")(N! * C!), sums: C!, dout: N! * OC!, weight: OC! * C! }
     },
     flops: product,
-    touched: ({ N, C, accumulate }) => ({ dinp: (accumulate ? twice : Number)(N! * C!) }),
+    touched: ({ N, C, accumulate_inp }) => ({ dinp: (accumulate_inp ? twice : Number)(N! * C!) }),
   },
   matmul_backward_weight: {
     class: "products",

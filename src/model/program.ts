@@ -151,8 +151,9 @@ export function trainingProgram(config: Config, options: TrainingOptions): Train
   if (fuse) {
     const all = training.flat()
     const gelus = fp8 ? 0 : geluFusion // in eight bits they join what comes before a product
-    const backward = fuseBiases(pairs(training[1], all, gelus))
-    training = fuseClassifier(pairs(training[0], all, gelus), backward)
+    const backward = pairs(training[1], all, gelus)
+    const summed = platform === "cuda" ? fuseBiases(backward) : backward
+    training = fuseClassifier(pairs(training[0], all, gelus), summed)
   }
   const eight = fp8 ? inFp8(...training) : undefined
   if (eight) training = [eight.forward, eight.backward]

@@ -77,7 +77,7 @@ export function chunkTraining(
   const { C, Vp } = head
   const made = chunks(head, rows, (logits, first, count) => {
     const [dweight, dbias, , inp, scratch] = toWeight.args
-    const [dinp, , weight] = toInput.args
+    const [dinp, , , weight] = toInput.args
     const part = (tensor: Tensor) => rowsOf(tensor, C, first, count)
     const before = first === 0 ? toWeight.args[8]! : 1
     const weightArgs = [
@@ -91,7 +91,7 @@ export function chunkTraining(
       Vp,
       before,
     ]
-    const inputArgs = [part(dinp as Tensor), logits, weight!, null, count, C, Vp, 0]
+    const inputArgs = [part(dinp as Tensor), null, logits, weight!, null, count, C, Vp, 0, 0]
     return [
       { ...toWeight, args: weightArgs },
       { ...toInput, args: inputArgs },

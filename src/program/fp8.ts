@@ -59,7 +59,7 @@ export function inFp8(forward: Call[], backward: Call[]): Fp8Step {
 const PRODUCTS: Record<string, { weight: number; stored: number[] }> = {
   matmul_forward: { weight: 3, stored: [2] },
   matmul_backward_weight: { weight: 0, stored: [2, 3] },
-  matmul_backward_input: { weight: 2, stored: [1] },
+  matmul_backward_input: { weight: 3, stored: [2] },
 }
 
 /** The arguments that a call has stored: of a block's product, whose weight is stacked over layers. */
@@ -155,11 +155,12 @@ class Rewrite {
     this.calls.push({ kernel: "fp8_matmul_backward_weight", args })
   }
 
-  private toInput([dinp, dout, weight, pre, ...sizes]: Arg[]): void {
+  private toInput([dinp, sums, dout, weight, pre, N, C, OC, accumulate]: Arg[]): void {
     const d = this.gradient
-    assert(d?.of === dout && pre === null, "a product's gradients do not follow one another")
+    assert(sums === null && pre === null, "a product's gradient was fused with others")
+    assert(d?.of === dout, "a product's gradients do not follow one another")
     const w = this.weight(weight as Tensor)
-    const args = [dinp!, d!.out, w.transposed, d!.slot, w.slot, ...sizes]
+    const args = [dinp!, d!.out, w.transposed, d!.slot, w.slot, N!, C!, OC!, accumulate!]
     this.calls.push({ kernel: "fp8_matmul_backward_input", args })
   }
 

@@ -6,13 +6,14 @@ import { type Arg, type Call, isTensor, owner, type Tensor } from "./tensor.ts"
 
 /** A call's arguments by position, as llm.h orders them. */
 const MATMUL = { out: 0, pre: 1, residual: 5 } as const
-const BACKWARD_INPUT = { dinp: 0, pre: 3, accumulate: 7 } as const
+const BACKWARD_INPUT = { dinp: 0, pre: 4, accumulateInp: 8 } as const
 const BACKWARD_WEIGHT = { dbias: 1, dout: 2, accumulate: 8 } as const
 
 /** Kernels that sum what they make, by the places of the sums and of how those are written. */
 const SUMMING: Record<string, { sums: number; accumulate: number }> = {
   layernorm_backward: { sums: 3, accumulate: 12 },
   attention_backward: { sums: 1, accumulate: 11 },
+  matmul_backward_input: { sums: 1, accumulate: 9 },
 }
 
 type Pair = (first: Call, second: Call, uses: Map<Tensor, number>) => Call | undefined
@@ -41,7 +42,7 @@ const backwardGelu: Pair = (first, second, uses) => {
   const [dinp, dout, inp] = second.args
   const isUsedElsewhere = uses.get(dout as Tensor)! > 2
   if (dout !== first.args[BACKWARD_INPUT.dinp] || isUsedElsewhere) return
-  if (first.args[BACKWARD_INPUT.accumulate] !== 0) return
+  if (first.args[BACKWARD_INPUT.accumulateInp] !== 0) return
   return withArgs(first, { [BACKWARD_INPUT.dinp]: dinp!, [BACKWARD_INPUT.pre]: inp! })
 }
 
@@ -95,7 +96,8 @@ function summing(maker: Call, product: Call): Call | undefined {
   return withArgs(maker, { [place.sums]: dbias })
 }
 
-/** The gradients of biases, summed where what they are sums of is made, instead of read again. */
+/** The gradients of biases, summed where what they are sums of is made, instead of read again. For a GPU:
+ * the products of a CPU sum them on their way, as they pack what they read. */
 export function fuseBiases(backward: Call[]): Call[] {
   const calls = [...backward]
   const makers = new Map<Arg, number>() // of each gradient, the last call so far to write it

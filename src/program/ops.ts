@@ -104,7 +104,7 @@ export function matmul(
         { kernel: "matmul_backward_weight", args: [...toWeight, dweight.accumulate] },
         {
           kernel: "matmul_backward_input",
-          args: [dinp.tensor, dout, weight, null, N, C, OC, dinp.accumulate],
+          args: [dinp.tensor, null, dout, weight, null, N, C, OC, dinp.accumulate, ACCUMULATE],
         },
       ]
     },

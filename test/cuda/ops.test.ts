@@ -34,7 +34,7 @@ const signatures = await contract()
 function roundedTwice(row: Case): Case {
   const draw: Case["draw"] = (random) => {
     const drawn = row.draw(random)
-    const { bias, residual, accumulate, C, OC, out, pre, dinp } = drawn.args
+    const { bias, residual, accumulate_inp, C, OC, out, pre, dinp } = drawn.args
     const widen = (output: Argument, terms: Argument) => {
       ;(output as Output).tolerance.absolute += 4.5 * Math.sqrt(terms as number) * (EPS_BF16 / 2)
     }
@@ -42,7 +42,7 @@ function roundedTwice(row: Case): Case {
       if (bias !== NULL || residual !== NULL) widen(out!, C!)
       if (bias !== NULL && pre !== NULL) widen(pre!, C!)
     }
-    if (row.kernel === "matmul_backward_input_bf16" && accumulate) widen(dinp!, OC!)
+    if (row.kernel === "matmul_backward_input_bf16" && accumulate_inp) widen(dinp!, OC!)
     return drawn
   }
   return { ...row, draw }

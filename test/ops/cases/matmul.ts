@@ -1,4 +1,14 @@
-import { type Case, gradient, NULL, overwritten, type Point, scratch, sum } from "../case.ts"
+import { EPS_BF16 } from "../bf16.ts"
+import {
+  type Case,
+  gradient,
+  NULL,
+  overwritten,
+  type Point,
+  scratch,
+  sum,
+  type Tolerance,
+} from "../case.ts"
 import type { Random } from "../random.ts"
 import { bit, tuples } from "../sizes.ts"
 import { gelu } from "./elementwise.ts"
@@ -74,12 +84,23 @@ function forward(sizes: number[], options: Forward): Case {
   }
 }
 
+// Of N numbers of dinp, sums of OC products, each as far off as it may be, in random directions. In bf16
+// they may be rounded before they are summed, or not: those of up to 4.5·√OC in size are then off by half
+// an EPS_BF16 of it at most, over √3 on average, and sums by five times √N of that.
+function columnSums(N: number, OC: number, each: Tolerance, isBf16: boolean): Tolerance {
+  const { absolute, relative } = sum(N + 1, 4.5 * Math.sqrt(OC))
+  const rounded = isBf16 ? ((5 / Math.sqrt(3)) * 4.5 * Math.sqrt(OC) * EPS_BF16) / 2 : 0
+  return { absolute: absolute + Math.sqrt(N) * (each.absolute + rounded), relative }
+}
+
 interface BackwardInput extends Record<string, boolean> {
   pre: boolean
   accumulate: boolean
+  sums: boolean
 }
 function backwardInput(sizes: number[], options: BackwardInput): Case {
   const [N, C, OC] = sizes as [number, number, number]
+  const addsSums = N % 2 === 0
   return {
     kernel: "matmul_backward_input",
     title: title(sizes, options),
@@ -89,22 +110,33 @@ function backwardInput(sizes: number[], options: BackwardInput): Case {
       // Where pre is given, inp was gelu(pre), and it is pre whose gradient is asked for.
       const inp = random.normals(N * C)
       const through = (x: Float64Array) => (options.pre ? x.map(gelu) : x)
+      // gelu' has a rounding of its own, greatest where 1 - tanh² is small (see elementwise.ts).
+      const dinp = gradient(random, N * C, options.accumulate, sum(OC + 1, options.pre ? 2 : 1))
       return {
         args: {
-          // gelu' has a rounding of its own, greatest where 1 - tanh² is small (see elementwise.ts).
-          dinp: gradient(random, N * C, options.accumulate, sum(OC + 1, options.pre ? 2 : 1)),
+          dinp,
+          sums: options.sums
+            ? gradient(random, C, addsSums, columnSums(N, OC, dinp.tolerance, random.isBf16))
+            : NULL,
           dout,
           weight,
           pre: options.pre ? inp : NULL,
           N,
           C,
           OC,
-          accumulate: Number(options.accumulate),
+          accumulate_inp: Number(options.accumulate),
+          accumulate: Number(addsSums),
         },
         gradients: {
-          loss: (x) => inner(dout, linear(through(x.inp!), weight, undefined, C, OC)),
-          at: { inp },
-          of: { dinp: "inp" },
+          // What dinp was before is the gradient of a loss that takes inp as it is.
+          loss(x) {
+            const shifted = x.inp!.map((value, i) => value + x.shift![i % C]!)
+            const before = (i: number) => (dinp.initial?.[i] ?? 0) * x.shift![i % C]!
+            const out = linear(through(shifted), weight, undefined, C, OC)
+            return shifted.reduce((total, _, i) => total + before(i), inner(dout, out))
+          },
+          at: { inp, shift: new Float32Array(C) },
+          of: { dinp: "inp", ...(options.sums && { sums: "shift" }) },
         },
       }
     },
@@ -189,14 +221,14 @@ const HOPPER = [
 export const matmulCases: Case[] = [
   ...[...tuples(48, 3), ...BLOCKS, ...TILES].flatMap((sizes, i) => [
     forward(sizes, { bias: bit(i, 0), pre: bit(i, 1), residual: bit(i, 2) }),
-    backwardInput(sizes, { pre: i % 3 === 1, accumulate: i % 3 === 2 }),
+    backwardInput(sizes, { pre: i % 3 === 1, accumulate: i % 3 === 2, sums: bit(i, 0) }),
     backwardWeight(sizes, { bias: bit(i, 0), accumulate: bit(i, 1) }),
   ]),
   ...HOPPER.flatMap((sizes, i) => [
     forward(sizes, { bias: i !== 1, pre: true, residual: false }),
     forward(sizes, { bias: i !== 1, pre: false, residual: false }),
-    backwardInput(sizes, { pre: true, accumulate: false }),
-    backwardInput(sizes, { pre: false, accumulate: false }),
+    backwardInput(sizes, { pre: true, accumulate: false, sums: true }),
+    backwardInput(sizes, { pre: false, accumulate: false, sums: i === 1 }),
   ]),
   // Rows for all blocks of a GPU, several times.
   backwardWeight([35000, 1, 8], { bias: true, accumulate: true }),
