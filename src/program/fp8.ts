@@ -1,7 +1,7 @@
 // Products in eight bits: a rewrite of a training step's lists. What a block's product multiplies is
 // first stored in eight bits, once each way that a product reads it; GELUs and their gradients are then
-// computed on the way there, and the gradients of biases summed. All between the products stays as it
-// is, and so does the classifier's product.
+// computed on the way there, and the gradients of biases summed that no other call sums (fuse.ts). All
+// between the products stays as it is, and so does the classifier's product.
 
 import { assert } from "../errors.ts"
 import {
@@ -204,7 +204,7 @@ class Rewrite {
   }
 
   /** A gradient in eight bits, for the product before this layer's and for the weight's; on the way it is
-   * summed for the bias. */
+   * summed for the bias, if that is given. */
   private gradientOf(dout: Tensor, dbias: Tensor | null, accumulate: Arg): Quantized {
     const { name, shape } = dout
     const [N, C] = matrix(dout)

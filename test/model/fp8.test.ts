@@ -51,6 +51,13 @@ describe("eight bits", () => {
       expect(count("backward", `fp8_${kernel}`)).toBe(4 * L)
       expect(count("backward", kernel)).toBe(1)
     }
+    // Of the gradients, fc's is complete only in eight bits; others are summed where they are made.
+    const backward = source.phases.find(({ name }) => name === "backward")!
+    const quantized = backward.calls.filter(({ kernel }) => kernel === "e5m2_quantize")
+    const sums = quantized.map(({ args }) => args[3]!).filter(isTensor)
+    expect(sums.map(({ name }) => name)).toEqual(
+      Array.from({ length: L }, (_, l) => `dfcb[${L - 1 - l}]`),
+    )
     for (const name of ["evaluate", "prefill", "decode"]) {
       const { calls } = source.phases.find((phase) => phase.name === name)!
       const types = calls.flatMap(({ args }) => args.filter(isTensor).map(({ dtype }) => dtype))
