@@ -74,7 +74,14 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
         fetch<D>(values, TILE, qkv, &own_full, 2 * C + channel, share.first, share.b);
     }
     __syncthreads();
-    const auto fetch_tile = [&](int t) {
+    // Of a tile's queries each thread brings one number; it is loaded long before its place is free.
+    const bool brings_lse = threadIdx.x < TILE;
+    const auto load_number = [&](int t) {
+        const int row = (start + t) * TILE + (int)threadIdx.x % TILE;
+        if (row >= T) return brings_lse ? INFINITY : 0.f; // a query that does not exist has no weight
+        return (brings_lse ? x.lse : x.delta)[line + row];
+    };
+    const auto fetch_tile = [&](int t, float number) {
         if (t >= tiles) return;
         const int stage = t % STAGES, row = (start + t) * TILE;
         Barrier *const full = &ring.full[stage];
@@ -84,15 +91,12 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
             fetch<D>(queries + stage * SIZE, TILE, qkv, full, channel, row, share.b);
             fetch<D>(dout + stage * SIZE, TILE, douts, full, channel, row, share.b);
         }
-        const int i = threadIdx.x % TILE;
-        const bool present = row + i < T; // a query that does not exist has no weight
-        if (threadIdx.x < TILE)
-            numbers[stage].lse[i] = present ? x.lse[line + row + i] * LOG2E : INFINITY;
-        else
-            numbers[stage].delta[i] = present ? x.delta[line + row + i] : 0;
+        not_before(number);
+        if (brings_lse) numbers[stage].lse[threadIdx.x % TILE] = number * LOG2E;
+        else numbers[stage].delta[threadIdx.x % TILE] = number;
         barrier_arrive(full);
     };
-    for (int t = 0; t < STAGES; t++) fetch_tile(t);
+    for (int t = 0; t < STAGES; t++) fetch_tile(t, load_number(t));
 
     const int key = lane_row(share.first), c = threadIdx.x % 4 * 2;
     float dk[D / 8][4] = {}, dv[D / 8][4] = {}, s[TILE / 8][4], dp[TILE / 8][4];
@@ -102,6 +106,7 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
         const int at = t % STAGES * SIZE;
         float p[TILE / 8][4];
         u32 weights[TILE / 16][4], slopes[TILE / 16][4];
+        const float next = load_number(t + STAGES);
         await_full(ring, t);
         start_products();
         dot_tiles<D, TILE>(s, keys, TILE, queries + at);
@@ -117,20 +122,22 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
                 p[n][i] = probability(s[n][i], x.scale, of.lse[column]);
                 if (t == 0 && key + i / 2 * 8 > share.first + column) p[n][i] = 0;
             }
-        wait_products<0>();
         to_operand<TILE>(weights, p);
+        start_products();
+        add_tile<D, TILE>(dv, weights, dout + at); // while slopes are made
+        commit_products();
+        wait_products<1>();
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) p[n][i] *= dp[n][i] - of.delta[n * 8 + c + i % 2];
         to_operand<TILE>(slopes, p);
         start_products();
-        add_tile<D, TILE>(dv, weights, dout + at);
         add_tile<D, TILE>(dk, slopes, queries + at);
         commit_products();
         wait_products<0>();
         release(ring, t);
-        fetch_tile(t + STAGES);
+        fetch_tile(t + STAGES, next);
     }
     bf16 *const to = x.dqkv + (i64)share.b * T * 3 * C + channel;
     store_sums<D>(to + C, 3 * C, key, T, dk, x.scale * LN2, x.scale * LN2);

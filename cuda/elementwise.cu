@@ -3,13 +3,15 @@
 #include "elements.h"
 
 namespace {
+constexpr bool IS_SHORT = sizeof(real) < sizeof(float); // and rounded by more than a fast GELU is off
+
 struct Gelu {
     real *out;
     const real *inp;
     template <int N> __device__ void at(i64 i) const {
         Floats<N> x = load<N>(inp + i);
 #pragma unroll
-        for (int k = 0; k < N; k++) x.at[k] = gelu(x.at[k]);
+        for (int k = 0; k < N; k++) x.at[k] = IS_SHORT ? gelu_fast(x.at[k]) : gelu(x.at[k]);
         store(out + i, x);
     }
 };
@@ -21,7 +23,7 @@ struct GeluGradient {
         Floats<N> d = load<N>(dout + i);
         const Floats<N> x = load<N>(inp + i);
 #pragma unroll
-        for (int k = 0; k < N; k++) d.at[k] *= gelu_gradient(x.at[k]);
+        for (int k = 0; k < N; k++) d.at[k] *= IS_SHORT ? gelu_gradient_fast(x.at[k]) : gelu_gradient(x.at[k]);
         store(dinp + i, d);
     }
 };

@@ -151,11 +151,11 @@ KERNEL __launch_bounds__(THREADS, IS_WIDE ? 2 : 1) quantize(Tensor t) {
         if constexpr (OF == GELU_GRADIENT) {
             const Floats<COLUMNS> at = widen(pre[r]);
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) x.at[c] *= gelu_gradient(at.at[c]);
+            for (int c = 0; c < COLUMNS; c++) x.at[c] *= gelu_gradient_fast(at.at[c]);
         }
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
-            if constexpr (OF == GELU_OF) x.at[c] = gelu(x.at[c]);
+            if constexpr (OF == GELU_OF) x.at[c] = gelu_fast(x.at[c]);
             most = max(most, size_of(x.at[c]));
             if (HAS_SUMS && row + r < t.N) sum.at[c] += x.at[c];
             x.at[c] *= scale;

@@ -88,6 +88,7 @@ DEVICE float reciprocal_fast(float x) {
 
 /* What is made of x from here on is not made earlier: while it is loaded, others go on. */
 DEVICE void not_before(u32 &x) { asm volatile("" : "+r"(x)); }
+DEVICE void not_before(float &x) { asm volatile("" : "+f"(x)); }
 
 #endif
 #endif

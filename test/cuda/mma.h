@@ -58,6 +58,6 @@ DEVICE u32 narrow_pair(float first, float second) {
 
 DEVICE float exp2_fast(float x) { return x < -126 ? 0 : exp2f(x); }
 DEVICE float reciprocal_fast(float x) { return fabsf(x) > 0x1p126f ? 0 : 1 / x; }
-DEVICE void not_before(u32 &) {}
+template <typename T> DEVICE void not_before(T &) {}
 
 #endif
