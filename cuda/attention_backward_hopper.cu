@@ -86,7 +86,7 @@ keys_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Tenso
         const int stage = t % STAGES, row = (start + t) * TILE;
         Barrier *const full = &ring.full[stage];
         await_empty(ring, t);
-        if (threadIdx.x == 0) {
+        if (threadIdx.x == 0) { // is_elected() would take registers that are not left
             barrier_expect(full, 2 * SIZE * (int)sizeof(bf16));
             fetch<D>(queries + stage * SIZE, TILE, qkv, full, channel, row, share.b);
             fetch<D>(dout + stage * SIZE, TILE, douts, full, channel, row, share.b);
@@ -179,10 +179,11 @@ queries_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Te
     const Share share = share_of(blockIdx.x, all, TILE, (i64)x.B * x.NH, x.NH, true);
     const int tiles = share.first / TILE + 1, channel = share.h * D; // the last on the diagonal
     const auto fetch_tile = [&](int t) {
-        if (threadIdx.x || t >= tiles) return;
+        if (threadIdx.x >= WARP || t >= tiles) return;
         const int at = t % STAGES * SIZE;
         Barrier *const full = &ring.full[t % STAGES];
         await_empty(ring, t);
+        if (!is_elected()) return;
         barrier_expect(full, 2 * SIZE * (int)sizeof(bf16));
         fetch<D>(keys + at, TILE, qkv, full, C + channel, t * TILE, share.b);
         fetch<D>(values + at, TILE, qkv, full, 2 * C + channel, t * TILE, share.b);
@@ -194,9 +195,9 @@ queries_hopper(const __grid_constant__ TensorMap qkv, const __grid_constant__ Te
         barrier_expect(&own_full, 2 * SIZE * (int)sizeof(bf16));
         fetch<D>(queries, TILE, qkv, &own_full, channel, share.first, share.b);
         fetch<D>(dout, TILE, douts, &own_full, channel, share.first, share.b);
-        for (int t = 0; t < STAGES; t++) fetch_tile(t);
     }
     __syncthreads();
+    for (int t = 0; t < STAGES; t++) fetch_tile(t);
 
     const int query = lane_row(share.first), c = threadIdx.x % 4 * 2;
     float dq[D / 8][4] = {}, s[TILE / 8][4], dp[TILE / 8][4], lse[2], delta[2];

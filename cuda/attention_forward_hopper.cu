@@ -59,7 +59,7 @@ template <int N> DEVICE void mask(float (&s)[N / 8][4], int key, int query) {
                 s[n][i] = -INFINITY;
 }
 
-/* N keys a tile; BLOCKS blocks a multiprocessor. The first thread fetches: what its own group has no
+/* N keys a tile; BLOCKS blocks a multiprocessor. The first warp fetches: what its own group has no
  * use for, the other group's last tile, is among the first three that are on their way ahead. */
 template <int D, int W, int N, int STAGES, int BLOCKS>
 KERNEL __launch_bounds__(THREADS<W>, BLOCKS)
@@ -75,8 +75,9 @@ forward_hopper(const __grid_constant__ TensorMap qkv, bf16 *out, float *lse, int
     const Share share = share_of(blockIdx.x, (T + ROWS - 1) / ROWS, ROWS, (i64)B * NH, NH, true);
     const int C = NH * D, tiles = (min(T, share.first + ROWS) + N - 1) / N;
     const auto fetch_tile = [&](Ring<STAGES> &ring, bf16 *tile, int channel, int t) {
-        if (threadIdx.x || t >= tiles) return;
+        if (threadIdx.x >= WARP || t >= tiles) return;
         await_empty(ring, t);
+        if (!is_elected()) return;
         Barrier *const full = &ring.full[t % STAGES];
         barrier_expect(full, SIZE * (int)sizeof(bf16));
         fetch<D>(tile + t % STAGES * SIZE, N, qkv, full, channel + share.h * D, t * N, share.b);
@@ -89,12 +90,12 @@ forward_hopper(const __grid_constant__ TensorMap qkv, bf16 *out, float *lse, int
         barriers_ready();
         barrier_expect(&queries_full, ROWS * D * (int)sizeof(bf16));
         fetch<D>(queries, ROWS, qkv, &queries_full, share.h * D, share.first, share.b);
-        for (int t = 0; t < STAGES; t++) {
-            fetch_tile(keys_ring, keys, C, t);
-            fetch_tile(values_ring, values, 2 * C, t);
-        }
     }
     __syncthreads();
+    for (int t = 0; t < STAGES; t++) {
+        fetch_tile(keys_ring, keys, C, t);
+        fetch_tile(values_ring, values, 2 * C, t);
+    }
 
     const int first = group_row(share.first), query = lane_row(first);
     const int own = first < T ? (min(T, first + GROUP_ROWS) + N - 1) / N : 0; // tiles it sees

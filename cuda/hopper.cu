@@ -38,12 +38,12 @@ static Encode *find_encode() {
                                                                          : nullptr;
 }
 
-bool make_map(TensorMap *map, const bf16 *tensor, int channels, int T, int B) {
+bool make_map(TensorMap *map, const bf16 *tensor, int channels, int T, int B, int rows) {
     static Encode *const encode = find_encode();
     if (!encode || (unsigned long long)tensor % 16 || channels % 8) return false;
     const cuuint64_t sizes[] = {(cuuint64_t)channels, (cuuint64_t)T, (cuuint64_t)B};
     const cuuint64_t strides[] = {(cuuint64_t)channels * 2, (cuuint64_t)T * channels * 2}; // bytes
-    const cuuint32_t box[] = {64, 64, 1}, steps[] = {1, 1, 1};
+    const cuuint32_t box[] = {64, (cuuint32_t)rows, 1}, steps[] = {1, 1, 1};
     return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)tensor, sizes, strides, box,
                   steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

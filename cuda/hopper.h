@@ -174,8 +174,17 @@ DEVICE void barrier_wait(Barrier *barrier, int parity) {
                  : "memory");
 }
 
-/* Starts to copy 64 channels of 64 rows into shared memory, zeros for rows that do not exist; the
- * barrier is told of 8 KB. */
+/* Whether this lane of a whole warp is the one that acts for it. In what it then does the compiler knows
+ * that all values are the warp's, as the copy engine takes them. */
+DEVICE bool is_elected() {
+    u32 elected;
+    asm volatile("{.reg .pred is_it; elect.sync _|is_it, 0xffffffff; selp.u32 %0, 1, 0, is_it;}"
+                 : "=r"(elected));
+    return elected;
+}
+
+/* Starts to copy 64 channels of a map's box of rows into shared memory, zeros for rows that do not exist;
+ * the barrier is told of their bytes. */
 DEVICE void copy_tile(bf16 *to, const TensorMap *map, Barrier *barrier, int channel, int row, int b) {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
@@ -190,6 +199,9 @@ template <int N> DEVICE void take_registers() {
 template <int N> DEVICE void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
+
+/* Brings a line of memory into the L2 cache. */
+DEVICE void prefetch_line(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 /* Blocks that run together and reach each other's shared memory, in which all lies alike. */
 constexpr int CLUSTER = 2;
@@ -223,8 +235,8 @@ DEVICE void copy_tile_to_all(bf16 *to, const TensorMap *map, Barrier *barrier, i
 #define IN_CLUSTERS
 #endif
 
-/* The map of (B,T,channels) bf16 for copy_tile. False where the driver has none. */
-bool make_map(TensorMap *map, const bf16 *tensor, int channels, int T, int B);
+/* The map of (B,T,channels) bf16 for copy_tile, of so many rows at once. False where the driver has none. */
+bool make_map(TensorMap *map, const bf16 *tensor, int channels, int T, int B, int rows = 64);
 #endif
 
 #endif

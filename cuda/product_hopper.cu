@@ -15,7 +15,10 @@
 namespace {
 
 constexpr int ROWS = 128, COLUMNS = 256, DEPTH = 64, STAGES = 4;
-constexpr int LEFT = ROWS * DEPTH, RIGHT = COLUMNS * DEPTH, TILE = 64 * DEPTH; // of one copy
+constexpr int LEFT = ROWS * DEPTH, RIGHT = COLUMNS * DEPTH; // numbers of a step's factors
+/* The rows of one copy of the right factor, and copies of each of a cluster's blocks. */
+template <ProductForm FORM> constexpr int RIGHT_ROWS = FORM == FORWARD ? COLUMNS / CLUSTER : DEPTH;
+template <ProductForm FORM> constexpr int COPIES = RIGHT / CLUSTER / (RIGHT_ROWS<FORM> * 64);
 constexpr int SHARED = STAGES * (LEFT + RIGHT) * (int)sizeof(bf16);
 constexpr int GROUPS = ROWS / GROUP_ROWS; // that multiply; the next one fetches
 constexpr int THREADS = (GROUPS + 1) * GROUP;
@@ -155,21 +158,21 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
     if (group == GROUPS) {
         give_registers<40>();
         int step = 0;
-        if (threadIdx.x % GROUP == 0)
+        if (warp == 0)
             each_tile([&](int row, int column) {
                 for (int k = 0; k < steps; k++, step++) {
                     const int stage = step % STAGES;
                     Barrier *const full = &ring.full[stage];
                     await_empty(ring, step);
+                    if (!is_elected()) continue;
                     barrier_expect(full, (LEFT + RIGHT) * (int)sizeof(bf16));
-                    for (int i = 0; i < LEFT / TILE; i++)
-                        copy_tile(lefts + stage * LEFT + i * TILE, &left, full, k * DEPTH, row + i * 64, 0);
-                    constexpr int OWN = RIGHT / TILE / CLUSTER;
-                    for (int i = rank * OWN; i < (rank + 1) * OWN; i++) {
-                        const int at = column + i * 64;
-                        copy_tile_to_all(rights + stage * RIGHT + i * TILE, &right, full,
-                                         FORM == FORWARD ? k * DEPTH : at, FORM == FORWARD ? at : k * DEPTH);
-                    }
+                    copy_tile(lefts + stage * LEFT, &left, full, k * DEPTH, row, 0);
+                    bf16 *const own = rights + stage * RIGHT + rank * (RIGHT / CLUSTER);
+                    const int at = column + rank * (COLUMNS / CLUSTER);
+                    for (int i = 0; i < COPIES<FORM>; i++)
+                        copy_tile_to_all(own + i * RIGHT_ROWS<FORM> * 64, &right, full,
+                                         FORM == FORWARD ? k * DEPTH : at + i * 64,
+                                         FORM == FORWARD ? at : k * DEPTH);
                 }
             });
     } else {
@@ -201,13 +204,19 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
         each_tile([&](int row, int column) {
             float sums[COLUMNS / 8][4];
             int k = 0;
+            const int own_row = row + group * GROUP_ROWS + warp * 16 + lane / 4;
+            // What this tile will be multiplied by is on its way while it is made.
+            const int near = column + lane % 4 * 64;
+            for (int i = 0; FORM == BACKWARD_INPUT && p.pre && i < 2; i++)
+                if (own_row + i * 8 < p.rows && near < p.columns)
+                    prefetch_line((const bf16 *)p.pre + (i64)(own_row + i * 8) * p.columns + near);
 #pragma unroll
             for (int part = 0; part < PARTS; part++) {
                 const bool is_there = made.column >= 0;
                 Eight pre[2];
                 if (FORM == BACKWARD_INPUT && is_there && p.pre) load_pre(pre, p, made, part);
                 for (; k < steps * (part + 1) / PARTS; k++, step++) {
-                    const bf16 *const own = lefts + step % STAGES * LEFT + group * TILE;
+                    const bf16 *const own = lefts + step % STAGES * LEFT + group * GROUP_ROWS * DEPTH;
                     const bf16 *const other = rights + step % STAGES * RIGHT;
                     await_full(ring, step);
                     start_products();
@@ -228,7 +237,7 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
             if (made.column >= 0) store_sums();
             wait_products<0>();
             release_to_all(step - 1);
-            made.row = row + group * GROUP_ROWS + warp * 16 + lane / 4;
+            made.row = own_row;
             made.column = column;
 #pragma unroll
             for (int n = 0; n < COLUMNS / 8; n++) {
@@ -261,9 +270,10 @@ bool product_hopper(const Product &p) {
     if (p.columns % 8 || (size_t)p.out % 16 || (size_t)p.pre % 16) return false;
     const bool is_forward = p.form == FORWARD;
     TensorMap left, right;
-    if (!make_map(&left, (const bf16 *)p.left, p.inner, p.rows, 1)) return false;
+    if (!make_map(&left, (const bf16 *)p.left, p.inner, p.rows, 1, ROWS)) return false;
     if (!make_map(&right, (const bf16 *)p.right, is_forward ? p.inner : p.columns,
-                  is_forward ? p.columns : p.inner, 1))
+                  is_forward ? p.columns : p.inner, 1,
+                  is_forward ? RIGHT_ROWS<FORWARD> : RIGHT_ROWS<BACKWARD_INPUT>))
         return false;
     const int lines = (int)ceil_div(p.rows, GROUP_ROWS);
     if (p.out_sums && (size_t)lines * p.columns * sizeof(float) > product_room.bytes / 2) return false;

@@ -4,11 +4,11 @@
 
 struct TensorMap {
     const bf16 *tensor;
-    int channels, T, B;
+    int channels, T, B, rows;
 };
-inline bool make_map(TensorMap *map, const bf16 *tensor, int channels, int T, int B) {
+inline bool make_map(TensorMap *map, const bf16 *tensor, int channels, int T, int B, int rows = 64) {
     if ((uintptr_t)tensor % 16 || channels % 8) return false;
-    *map = {tensor, channels, T, B};
+    *map = {tensor, channels, T, B, rows};
     return true;
 }
 
@@ -112,19 +112,21 @@ DEVICE void barrier_wait(Barrier *barrier, int parity) {
 
 DEVICE void copy_tile(bf16 *to, const TensorMap *map, Barrier *barrier, int channel, int row, int b) {
     if ((uintptr_t)to % 1024) emulated::fail("a tile is not on 1024 bytes");
-    constexpr int BYTES = 64 * 64 * (int)sizeof(bf16);
-    emulated_bulk_copy(to, BYTES, barrier, [=, map = *map] {
-        for (int r = 0; r < 64; r++)
+    const int rows = map->rows, bytes = rows * 64 * (int)sizeof(bf16);
+    emulated_bulk_copy(to, bytes, barrier, [=, map = *map] {
+        for (int r = 0; r < rows; r++)
             for (int c = 0; c < 64; c++) {
                 const bool present = row + r < map.T && channel + c < map.channels;
                 const i64 at = ((i64)b * map.T + row + r) * map.channels + channel + c;
-                *const_cast<bf16 *>(in_tile(to, 64, r, c)) = present ? map.tensor[at] : (bf16)0;
+                *const_cast<bf16 *>(in_tile(to, rows, r, c)) = present ? map.tensor[at] : (bf16)0;
             }
-        barrier->bytes -= BYTES;
+        barrier->bytes -= bytes;
         end_phase(barrier);
     });
 }
 
+DEVICE bool is_elected() { return threadIdx.x % WARP == 0; }
+DEVICE void prefetch_line(const void *) {}
 template <int N> DEVICE void take_registers() {}
 template <int N> DEVICE void give_registers() {}
 
