@@ -19,6 +19,8 @@ constexpr int IN_PASSES = -1, OWN = -2;
 
 static const char *const FORMS[] = {"forward", "input", "weight"}; // of ProductForm
 
+constexpr int LAYOUT = 2; // of a choice as it is kept: its members, and what their numbers mean
+
 struct Choice {
     Key key;
     int status; // 0, or the cublasStatus_t for which the product is not cuBLASLt's
@@ -215,12 +217,12 @@ bool keep_refusal(const Product &p) {
 
 struct Header {
     unsigned long long version; // of cuBLASLt
-    int choice_bytes, count;
+    int layout, count;
     char gpu[64];
 };
 
 static Header header() {
-    Header made = {cublaslt.GetVersion ? cublaslt.GetVersion() : 0, sizeof(Choice), 0, {}};
+    Header made = {cublaslt.GetVersion ? cublaslt.GetVersion() : 0, LAYOUT, 0, {}};
     device_name(made.gpu, sizeof made.gpu);
     for (const Plan *plan = plans; plan; plan = plan->next) made.count++;
     return made;
@@ -240,7 +242,7 @@ extern "C" int product_plans_load(const void *in, int size) {
     Header head, own = header();
     if (size < (int)sizeof head) return -1;
     memcpy(&head, in, sizeof head);
-    if (head.version != own.version || head.choice_bytes != own.choice_bytes ||
+    if (head.version != own.version || head.layout != own.layout ||
         memcmp(head.gpu, own.gpu, sizeof own.gpu) || head.count < 0 ||
         (i64)size != (i64)sizeof head + (i64)head.count * (i64)sizeof(Choice))
         return -1;

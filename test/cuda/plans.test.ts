@@ -29,7 +29,7 @@ function whole(write: Write, more = 0): Uint8Array {
   return bytes
 }
 
-const [CHOICE_BYTES, US] = [112, 40] // of a choice, and of the time in it (cuda/plans.cu)
+const [CHOICE_BYTES, US] = [112, 44] // of a choice, and of the time in it (cuda/plans.cu)
 const [N, C, OC] = [32, 24, 40] // of so many rows the emulated cuBLASLt offers two algorithms
 
 /** A process's view of the library: loaded from a file of its own, it shares nothing with the others. */

@@ -23,7 +23,7 @@ const truth = fixtureTruth()
 const RELATIVE = 2 ** -4 * Math.sqrt(10)
 
 const open = (options = {}) =>
-  Run.link(kernels, config, { B, T, precision: "bf16", fp8: true, ...options })
+  Run.link(kernels, config, { B, T, precision: "bf16", fp8: true, platform: "cuda", ...options })
 const batch = { tokens: truth.x, targets: truth.y }
 
 describe("eight bits", () => {
