@@ -210,11 +210,13 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
             for (int i = 0; FORM == BACKWARD_INPUT && p.pre && i < 2; i++)
                 if (own_row + i * 8 < p.rows && near < p.columns)
                     prefetch_line((const bf16 *)p.pre + (i64)(own_row + i * 8) * p.columns + near);
+            const bool is_there = made.column >= 0;
+            const bool has_pre = FORM == BACKWARD_INPUT && is_there && p.pre;
+            Eight pre[2][2]; // of a part, and of the one after it, which comes from memory meanwhile
+            if (has_pre) load_pre(pre[0], p, made, 0);
 #pragma unroll
             for (int part = 0; part < PARTS; part++) {
-                const bool is_there = made.column >= 0;
-                Eight pre[2];
-                if (FORM == BACKWARD_INPUT && is_there && p.pre) load_pre(pre, p, made, part);
+                if (has_pre && part + 1 < PARTS) load_pre(pre[(part + 1) % 2], p, made, part + 1);
                 for (; k < steps * (part + 1) / PARTS; k++, step++) {
                     const bf16 *const own = lefts + step % STAGES * LEFT + group * GROUP_ROWS * DEPTH;
                     const bf16 *const other = rights + step % STAGES * RIGHT;
@@ -232,7 +234,7 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
                     wait_products<1>();
                     if (k > 0) release_to_all(step - 1);
                 }
-                if (is_there) store(part, pre);
+                if (is_there) store(part, pre[part % 2]);
             }
             if (made.column >= 0) store_sums();
             wait_products<0>();
