@@ -4,20 +4,28 @@ import { spawnSync } from "node:child_process"
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { CORPUS_FILE, CORPUS_SEED, makeCorpus, packCorpus } from "../data/corpus.ts"
+import { UserError } from "../errors.ts"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
+import { CUDA_FILE } from "../native/library.ts"
 import { buildCuda } from "./cuda.ts"
 import { buildNative } from "./native.ts"
 
 process.chdir(join(import.meta.dir, "..", ".."))
 const { warning } = await buildNative((line) => console.error(line))
 if (warning) console.error(`warning: ${warning}`)
-const { missing } = await buildCuda((line) => console.error(line))
+const { missing } = await buildCuda((line) => console.error(line)).catch((error) => {
+  if (!(error instanceof UserError)) throw error
+  console.error(error.message)
+  process.exit(2)
+})
 if (missing) console.error(`without kernels for a GPU: ${missing}`)
 
 const reference = readdirSync("c/reference").map((name) => join("c/reference", name))
 const libraries = warning
   ? []
-  : readdirSync(NATIVE_BUILD_DIR).filter((n) => /\.so(\.\d+)?$/.test(n))
+  : readdirSync(NATIVE_BUILD_DIR)
+      .filter((name) => /\.so(\.\d+)?$/.test(name))
+      .filter((name) => !missing || name !== CUDA_FILE) // which may be of other sources
 const corpus = join("build", CORPUS_FILE)
 mkdirSync("build", { recursive: true })
 writeFileSync(corpus, packCorpus(await makeCorpus(CORPUS_SEED)))

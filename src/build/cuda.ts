@@ -7,6 +7,7 @@
 import { spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from "node:fs"
 import { basename, join } from "node:path"
+import { UserError } from "../errors.ts"
 import { NATIVE_BUILD_DIR } from "../native/assets.ts"
 import { CUDA_FILE } from "../native/library.ts"
 import { findCompiler } from "./native.ts"
@@ -19,6 +20,7 @@ const TARGET = join(NATIVE_BUILD_DIR, CUDA_FILE)
 // Ampere, Ada, Hopper with its own instructions, Blackwell; what comes later compiles the last one's
 // PTX when it first runs it.
 const ARCHITECTURES = ["80", "89", "90a", "100"]
+const OLDEST = 80 // it has the instructions that the kernels are made of
 const PTX = ["100", "90"] // the first that this nvcc knows
 const VERSIONS = [12, 13]
 const AT_ONCE = 2
@@ -57,13 +59,7 @@ export async function buildCuda(
   const found = findNvcc()
   if ("missing" in found) return found
   const { nvcc, known } = found
-  const strange = asked?.split(",").find((arch) => !/^\d+[af]?$/.test(arch))
-  if (strange) {
-    return {
-      missing: `LLM_CUDA_ARCHS names ${strange}, but nvcc knows ${known.join(", ")} (and 90a)`,
-    }
-  }
-  const chosen = (asked?.split(",") ?? ARCHITECTURES).filter((arch) => known.includes(digits(arch)))
+  const chosen = asked === undefined ? usual(known) : chooseArchitectures(asked, known)
   const ptx = asked === undefined ? PTX.find((arch) => known.includes(arch)) : undefined
   const codes = chosen.map((arch) => `-gencode=arch=compute_${arch},code=sm_${arch}`)
   if (ptx) codes.push(`-gencode=arch=compute_${ptx},code=compute_${ptx}`)
@@ -92,6 +88,18 @@ export async function buildCuda(
 }
 
 const digits = (arch: string) => arch.replace(/\D/g, "")
+const usual = (known: string[]) => ARCHITECTURES.filter((arch) => known.includes(digits(arch)))
+
+/** The architectures of a list by commas, of those that nvcc knows. */
+export function chooseArchitectures(asked: string, known: string[]): string[] {
+  const able = known.filter((arch) => Number(arch) >= OLDEST)
+  const chosen = asked.split(",").map((arch) => arch.trim())
+  const strange = chosen.find((arch) => !/^\d+[af]?$/.test(arch) || !able.includes(digits(arch)))
+  if (strange === undefined) return chosen
+  throw new UserError(
+    `LLM_CUDA_ARCHS: "${strange}" is no architecture for these kernels and this nvcc (try ${able.join(", ")}, or 90a for Hopper's own instructions; none builds without)`,
+  )
+}
 
 /** nvcc, and the architectures that it knows by number; or why there is none. */
 function findNvcc(): { nvcc: string; known: string[] } | { missing: string } {

@@ -4,6 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
+import { chooseArchitectures } from "../../src/build/cuda.ts"
 import { findCompiler } from "../../src/build/native.ts"
 import { NATIVE_BUILD_DIR } from "../../src/native/assets.ts"
 import { findCublasLt } from "../../src/native/cublaslt.ts"
@@ -33,6 +34,25 @@ function needed(file: Buffer): string[] {
     .map((at) => names + word(at + 8))
     .map((at) => file.toString("latin1", at, file.indexOf(0, at)))
 }
+
+describe("LLM_CUDA_ARCHS", () => {
+  const known = ["75", "80", "89", "90", "100"]
+
+  test("names architectures, as nvcc knows them, from Ampere on", () => {
+    expect(chooseArchitectures("90a", known)).toEqual(["90a"])
+    expect(chooseArchitectures("80, 90a,100f", known)).toEqual(["80", "90a", "100f"])
+  })
+
+  test.each(["hopper", "sm_90a", "9.0", "75", "95", "", "80,"])(
+    '"%s" is refused, with those that can be',
+    (asked) => {
+      const strange = asked === "80," ? "" : asked
+      expect(() => chooseArchitectures(asked, known)).toThrow(
+        `"${strange}" is no architecture for these kernels and this nvcc (try 80, 89, 90, 100, or 90a`,
+      )
+    },
+  )
+})
 
 describe.skipIf(!isBuilt)(`the CUDA library${isBuilt ? "" : " (skipped: not built)"}`, () => {
   test("needs glibc alone", () => {
