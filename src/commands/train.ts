@@ -107,8 +107,10 @@ async function run(given: Options): Promise<number> {
   const display = new Display(steps)
   const start = checkpoint && loadCheckpoint(checkpoint, program, tensors, config, kernels, data, T)
   const tell = (text: string) => display.warn(text)
+  const isComplete = start?.step === steps // then nothing is made with other options
+  const settled = isComplete ? undefined : resolved
   const open = goesOn
-    ? (path: string) => RunFolder.resume(path, resolved, start?.step ?? 0, tell)
+    ? (path: string) => RunFolder.resume(path, settled, start?.step ?? 0, tell)
     : (path: string) => RunFolder.create(path, resolved, checkpointBytes(config, tensors), tell)
   const folder = out === undefined ? undefined : open(out)
   if (folder) keepPlans(kernels.gpu, folder, start !== undefined, tell)
@@ -127,7 +129,7 @@ async function run(given: Options): Promise<number> {
   const again = rewrites.recompute === "0" ? "" : `, recompute ${rewrites.recompute}`
   display.say(`arena       ${thousands(program.plan.peak)} bytes${chunks}${again}`)
   if (!folder) display.say("            nothing is kept without --out FOLDER")
-  if (start?.step === steps) display.say("            complete: go on with a higher --steps")
+  if (isComplete) display.say("            complete: go on with a higher --steps")
   if (settings.checkpointEvery > 0) await writer?.start()
   const signatures = await contract()
   const around: Surroundings = {

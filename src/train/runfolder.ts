@@ -92,15 +92,15 @@ export class RunFolder {
   }
 
   /** Takes the folder, which is claimed, of a run that goes on at `step`: what its logs say of later ones
-   * was for nothing, and will be said again. */
+   * was for nothing, and will be said again. Without settings the run's stay. */
   static resume(
     path: string,
-    settings: Record<string, Value>,
+    settings: Record<string, Value> | undefined,
     step: number,
     warn: (text: string) => void,
   ): RunFolder {
     const folder = new RunFolder(path, warn, () => {})
-    folder.begin(settings)
+    if (settings) folder.begin(settings)
     for (const name of LOGS) cutLog(folder.file(name), STEP[name]!, step)
     return folder
   }

@@ -232,13 +232,11 @@ describe("a resumed run is the undisturbed one", () => {
           readFileSync(join(path("base"), name), "hex"),
         ])
       const before = all()
-      const { code, stdout } = await llm("train --resume --out base --threads 2")
+      const { code, stdout } = await llm("train --resume --out base --threads 2 --lr 0.5")
       expect(code).toBe(0)
       expect(stdout).toContain("complete: go on with a higher --steps\n")
-      // The last validation is made again: it may have been broken off.
-      expect(all().filter(([name]) => name !== "run.toml")).toEqual(
-        before.filter(([name]) => name !== "run.toml"),
-      )
+      // The last validation is made again: it may have been broken off. No step was made with that rate.
+      expect(all()).toEqual(before)
       const { stderr } = await llm("train --resume --out base --steps 20")
       expect(stderr).toContain("--steps 20: base has made 30 steps already")
     },
