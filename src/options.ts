@@ -337,6 +337,8 @@ function readConfig(
     const label = `${path}: ${key}`
     if (key === "version" || key === "command") continue // run.toml says who wrote it
     const spec = command.options.find(({ name }) => name === key && name !== "config")
+    // Of a run's options plan and emit take what is theirs.
+    if (!spec && table.command === "train" && command.name !== "train") continue
     if (!spec && key !== positional) {
       const hint = suggestion(command, key, "")
       throw new UserError(`${label} is no option of llm ${command.name} (${hint})`)

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
 import { command as data } from "../src/commands/data.ts"
+import { command as plan } from "../src/commands/plan.ts"
 import { command as sample } from "../src/commands/sample.ts"
 import { command as train } from "../src/commands/train.ts"
 import { UserError } from "../src/errors.ts"
@@ -225,6 +226,16 @@ describe("a config file", () => {
         }
       }),
       { numRuns: 100 },
+    )
+  })
+
+  test("of a run's run.toml another command takes what is its own", () => {
+    const path = config('command = "train"\nsteps = 3\nbatch = 7\n')
+    const options = parseOptions(plan.spec, ["--config", path])
+    expect(options.number("batch")).toBe(7)
+    const own = config("steps = 3\n")
+    expect(() => parseOptions(plan.spec, ["--config", own])).toThrow(
+      "steps is no option of llm plan",
     )
   })
 
