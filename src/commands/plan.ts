@@ -3,6 +3,7 @@
 import { percent } from "../bench/table.ts"
 import { workOfCalls } from "../bench/work.ts"
 import { thousands } from "../data/files.ts"
+import { UserError } from "../errors.ts"
 import type { Command } from "../main.ts"
 import type { Config } from "../model/config.ts"
 import { trainingProgram } from "../model/program.ts"
@@ -63,6 +64,12 @@ async function run(options: Options): Promise<number> {
   const platform = await chosenPlatform(options)
   const { config } = await chooseModel(options, USUAL[platform].context)
   const rewrites = chooseRewrites(options)
+  const isSlow = options.text("device") === "reference"
+  if (options.text("precision") === "fp8" && platform === "cpu" && !isSlow) {
+    throw new UserError(
+      "--precision fp8: a CPU cannot multiply in eight bits (try --device cuda, which need not be there)",
+    )
+  }
   const choices = RECOMPUTE.map((recompute) => {
     const source = planned(options, config, platform, { ...rewrites, recompute })
     return { recompute, source, plan: planMemory(source.phases, source.always) }

@@ -106,6 +106,7 @@ export const CONTRADICTIONS: Row[] = [
     "train --precision fp8 --device reference --master-weights 0",
     "--master-weights 0 contradicts --precision fp8",
   ],
+  ["plan --precision fp8 --device cpu", "(try --device cuda, which need not be there)"],
   ["plan --precision fp8 --gelu-fusion 1", "--gelu-fusion 1 contradicts --precision fp8"],
   ["train --stochastic-rounding", "--stochastic-rounding contradicts --precision fp32"],
   ["plan --classifier-rows 100", "--classifier-rows 100 is not a multiple of 384 (try 384, or"],
