@@ -182,6 +182,10 @@ def main():
     left = lambda: until - time.perf_counter()
     if not shutil.which(os.environ.get("LLM", "./llm")):
         sys.exit("bench/gpu.py: no ./llm here (build it: bun run build; or name it in $LLM)")
+    about = said_by(os.environ.get("LLM", "./llm"), "info")
+    if not re.search(r"^GPU memory", about, re.M):
+        print("bench/gpu.py: there is nothing to measure:", *re.findall(r"^GPU +(.*)", about, re.M), file=sys.stderr)
+        sys.exit(2)
     peak = run_python(["bench/pytorch_gpu.py", "--peak"], min(60, left()))[-1]
     gpu = said_by("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     datasheet = next((rate for name, rate in DATASHEET_TERAFLOPS.items() if name in gpu), 0)

@@ -8,7 +8,7 @@ import { type Config, preset } from "../src/model/config.ts"
 import type { Precision } from "../src/native/contract.ts"
 import { usableCores } from "../src/native/cpu.ts"
 import { openDevice } from "../src/native/device.ts"
-import { bestCpuLibrary, Kernels, type LibraryName } from "../src/native/library.ts"
+import { bestCpuLibrary, Kernels, type LibraryName, libraries } from "../src/native/library.ts"
 import { benchBudget } from "./budget.ts"
 import { benchKernels } from "./kernels.ts"
 import { benchRegisters } from "./registers.ts"
@@ -117,6 +117,10 @@ async function main(args: string[]): Promise<number> {
     if (foreign) throw new UserError(`--${foreign} is not for ${bench ? name : "kernels"}`)
 
     const { warning } = await buildNative((line) => console.error(line))
+    const names = [...(await libraries()).map(({ name }) => name), "cuda"]
+    if (values.library !== undefined && !names.includes(values.library)) {
+      throw new UserError(`--library ${values.library} is not one of ${names.join(", ")}`)
+    }
     const library = (values.library as LibraryName) ?? (await bestCpuLibrary())
     if (!library) throw new UserError(`no kernel library to measure: ${warning}`)
     const kernels =

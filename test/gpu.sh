@@ -11,6 +11,7 @@ set -u
 cd "$(dirname "$0")/.."
 seconds=480 skip='' only='' out=${OUT:-build/gpu/results}
 while [ $# -gt 0 ]; do
+    case $#$1 in 1--seconds | 1--skip | 1--only | 1--out) echo "test/gpu.sh: $1 needs a value" && exit 2 ;; esac
     case $1 in
     -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit ;;
     --seconds) seconds=$2 ;;
