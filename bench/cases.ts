@@ -46,17 +46,19 @@ const LAYERS: Layer[] = [
 ]
 
 const ROWS = 4 // of the reference's sample
+const UNASKED = ["sums"] // on a CPU products sum the gradients of all biases
 
 function layerCase(
   { N, OC, C }: Layer,
   kernel: string,
   fused: Record<string, string | false>,
+  options: Arguments = {},
 ): Case {
   const names = Object.keys(fused)
   return {
     kernel,
     sizes: { N, OC, C },
-    options: kernel === "matmul_forward" ? {} : { accumulate: 0 },
+    options,
     absent: names.filter((name) => !fused[name]),
     fused: names.flatMap((name) => fused[name] || []).join(", "),
     reference: { N: OC === Vp ? 1 : ROWS, OC, C },
@@ -73,17 +75,23 @@ function matmulForward(layer: Layer): Case {
 }
 
 const matmulBackwardInput = (layer: Layer) =>
-  layerCase(layer, "matmul_backward_input", { pre: layer.backward ?? false })
+  layerCase(
+    layer,
+    "matmul_backward_input",
+    { pre: layer.backward ?? false, sums: false },
+    { accumulate_inp: 0, accumulate: 0 },
+  )
 
 const matmulBackwardWeight = (layer: Layer) =>
-  layerCase(layer, "matmul_backward_weight", { dbias: layer.bias && "bias" })
+  layerCase(layer, "matmul_backward_weight", { dbias: layer.bias && "bias" }, { accumulate: 0 })
 
 function attention(B: number, T: number): Case[] {
   const sizes = { B, T, C, NH }
   const reference = { B: 1, T: Math.min(T, 128), C, NH }
+  const backward = { options: { accumulate: 0 }, absent: UNASKED }
   return [
     { kernel: "attention_forward", sizes, reference },
-    { kernel: "attention_backward", sizes, options: { accumulate: 0 }, reference },
+    { kernel: "attention_backward", sizes, ...backward, reference },
   ]
 }
 
@@ -93,8 +101,8 @@ function decode(T: number): Case {
   return { kernel: "attention_decode", sizes, reference: { ...sizes, T: 1 } }
 }
 
-function layernorm(kernel: string, options: Arguments): Case {
-  return { kernel, sizes: { N, C }, options, reference: { N: 64, C } }
+function layernorm(kernel: string, options: Arguments, absent: string[] = []): Case {
+  return { kernel, sizes: { N, C }, options, absent, reference: { N: 64, C } }
 }
 
 function classifier(kernel: string, options: Arguments = {}): Case {
@@ -124,7 +132,7 @@ export const CASES: Case[] = [
   decode(1),
   decode(PREFILL),
   layernorm("layernorm_forward", { eps: 1e-5 }),
-  layernorm("layernorm_backward", { accumulate_inp: 1, accumulate: 0 }),
+  layernorm("layernorm_backward", { accumulate_inp: 1, accumulate: 0 }, UNASKED),
   classifier("classifier_forward"),
   classifier("classifier_backward", { scale: 1 / N }),
   classifier("classifier_fused", { scale: 1 / N }),

@@ -38,6 +38,16 @@ describe("the kernels' table", () => {
     expect([...benched].sort()).toEqual([...names, "bf16_round", "bf16_widen"].sort())
   })
 
+  test("gives kernels all numbers that they ask for", async () => {
+    const signatures = await contract()
+    for (const { kernel, sizes, options } of CASES) {
+      const given = Object.keys({ ...sizes, ...options })
+      const numbers = signatures.get(kernel)!.parameters.filter(({ type }) => type !== "pointer")
+      const missing = numbers.map(({ name }) => name).filter((name) => !given.includes(name))
+      expect({ kernel, missing }).toEqual({ kernel, missing: [] })
+    }
+  })
+
   test(
     "gives a rate and a share for the kernels that were asked for",
     async () => {
