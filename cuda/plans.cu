@@ -79,7 +79,8 @@ static float time_runs(const Plan &plan, const Algorithm *algorithm, const Produ
     return ms * 1000 / runs;
 }
 
-/* Takes the fastest of the algorithms found and the own kernel. What is added to is not touched: another place is. */
+/* Takes the fastest of the algorithms found and the own kernel. What is added to is not touched: another
+ * place is. */
 static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
     Choice &choice = plan.choice;
     void *elsewhere = nullptr, *sums = nullptr;
@@ -112,8 +113,8 @@ static void choose(Plan &plan, const Heuristic *found, int count, Product p) {
             const float us = time_runs(plan, i < count ? &found[i].algorithm : nullptr, p,
                                        round > 0 ? runs[i] : 1, from, to, status);
             if (status) {
-                choice.status = status;
-                runs[i] = 0; // it is out
+                if (i < count) choice.status = status; // cuBLASLt's, which keep_refusal tells
+                runs[i] = 0;                           // it is out
             } else if (round == 0) {
                 runs[i] = 1 + (int)(200 / (us + 1));
             } else if (round == 1 || us < best[i]) {

@@ -95,7 +95,7 @@ describe.skipIf(isOnGpu || !("library" in opened))("the plans of products", () =
   test("a product of eight bits that cuBLASLt should take and refuses is a failure", async () => {
     const library = await fresh("refused")
     const failure = (product: string) =>
-      `cuBLASLt refuses a product in eight bits, ${product}, with status 15`
+      `cuBLASLt refuses a product in eight bits, ${product}, with status 13`
     const inner = 176 // that the emulated cuBLASLt refuses
     for (const residual of [false, true]) {
       expect(() => library.multiplyFp8(48, inner, 64, { residual })).toThrow(

@@ -7,7 +7,7 @@
 // bias together with a sum where the rows are no multiple of 32. Where the columns are a multiple of 16 it
 // first offers an algorithm that then does not run. As cuBLASLt does, it offers algorithms for scales that
 // are not on 16 bytes, of which none then runs; and so it does for eight bits of an inner dimension that
-// only the tests know.
+// only the tests know, with a status of its own.
 
 #include "../../cuda/activation.h"
 #include "../../cuda/cublaslt.h"
@@ -188,7 +188,7 @@ int queue_product(void *, void *operation, const void *alpha, const void *A, voi
     if (!fits || (asked.epilogue & AUX && !aux_fits)) return INVALID_VALUE;
     if (!is_taken(asked, left, right)) return STATUS_NOT_SUPPORTED;
     if (((size_t)asked.scale_a | (size_t)asked.scale_b) % 16) return STATUS_NOT_SUPPORTED;
-    if (asked.scale_a && inner == REFUSED) return STATUS_NOT_SUPPORTED;
+    if (asked.scale_a && inner == REFUSED) return EXECUTION_FAILED;
     const bool is_both = asked.scale_a && asked.epilogue & BIAS && call.beta != 0;
     if (is_both && out.rows % 32) return STATUS_NOT_SUPPORTED;
     if (algorithm->data[0] != ABLE) return EXECUTION_FAILED;

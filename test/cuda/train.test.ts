@@ -97,7 +97,7 @@ describe.skipIf(reason !== undefined)(`a run on a GPU${title}`, () => {
     ).toMatchObject({
       code: 2,
       stderr:
-        "llm: the GPU (emulated GPU) failed: cuBLASLt refuses a product in eight bits, forward 16×528×176, with status 15 (try --precision bf16)\n",
+        "llm: the GPU (emulated GPU) failed: cuBLASLt refuses a product in eight bits, forward 16×528×176, with status 13 (try --precision bf16)\n",
     })
   })
 
