@@ -230,6 +230,7 @@ export const matmulCases: Case[] = [
     backwardInput(sizes, { pre: true, accumulate: false, sums: true }),
     backwardInput(sizes, { pre: false, accumulate: false, sums: i === 1 }),
   ]),
-  // Rows for all blocks of a GPU, several times.
+  // For the blocks of a GPU several times what they make at once: tiles of Hopper's own kernel, rows.
+  backwardInput([2, 17200, 8], { pre: true, accumulate: false, sums: true }),
   backwardWeight([35000, 1, 8], { bias: true, accumulate: true }),
 ]
