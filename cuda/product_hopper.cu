@@ -66,7 +66,8 @@ DEVICE void load_pre(Eight (&pre)[2], const Product &p, const Made &made, int pa
     }
 }
 
-/* Adds up eight columns over a warp's rows; a lane gets the sum of one of its own: column(). */
+/* Adds up eight columns over a warp's rows; a lane gets the sum of one of its own:
+ * column_of_lane(). */
 DEVICE float sum_rows(float (&columns)[8]) {
     float kept[8];
 #pragma unroll
@@ -82,7 +83,7 @@ DEVICE float sum_rows(float (&columns)[8]) {
     }
     return kept[0];
 }
-/* Which of a part's columns sum_rows gives this lane. */
+/* Which of a part's columns that is. */
 DEVICE int column_of_lane() {
     const int lane = threadIdx.x % WARP;
     return lane % 4 * 8 + (lane & 16) / 4 + (lane & 8) / 4 + (lane & 4) / 4;
