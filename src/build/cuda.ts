@@ -90,14 +90,17 @@ export async function buildCuda(
 const digits = (arch: string) => arch.replace(/\D/g, "")
 const usual = (known: string[]) => ARCHITECTURES.filter((arch) => known.includes(digits(arch)))
 
-/** The architectures of a list by commas, of those that nvcc knows. */
+/** The architectures of a list by commas, of those that nvcc knows. Not 90 without the a: a Hopper would
+ * run kernels that are empty where they take instructions of its own. */
 export function chooseArchitectures(asked: string, known: string[]): string[] {
-  const able = known.filter((arch) => Number(arch) >= OLDEST)
+  const able = known.filter((arch) => Number(arch) >= OLDEST).map((a) => (a === "90" ? "90a" : a))
   const chosen = asked.split(",").map((arch) => arch.trim())
-  const strange = chosen.find((arch) => !/^\d+[af]?$/.test(arch) || !able.includes(digits(arch)))
+  const strange = chosen.find((arch) => {
+    return !/^\d+[af]?$/.test(arch) || !(able.includes(arch) || able.includes(digits(arch)))
+  })
   if (strange === undefined) return chosen
   throw new UserError(
-    `LLM_CUDA_ARCHS: "${strange}" is no architecture for these kernels and this nvcc (try ${able.join(", ")}, or 90a for Hopper's own instructions; none builds without)`,
+    `LLM_CUDA_ARCHS: "${strange}" is no architecture for these kernels and this nvcc (try ${able.join(", ")}; none builds without)`,
   )
 }
 
