@@ -143,8 +143,8 @@ static float pass_us(const Product &p) {
     cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, device);
     const double peak = khz > 0 && bits > 0 ? 2e3 * khz * bits / 8 : 1e12; // bytes/s, two a clock
     const double stored = p.kind == F32 ? sizeof(float) : sizeof(bf16);
-    const double numbers = p.sums ? (double)p.inner * p.rows
-                                  : ((p.form == FORWARD ? 2. : 3.) + (p.out_sums ? 1 : 0)) * p.rows * p.columns;
+    const double out = (p.form == FORWARD ? 2. : 3.) + (p.out_sums ? 1 : 0); // times that it is moved
+    const double numbers = p.sums ? (double)p.inner * p.rows : out * p.rows * p.columns;
     return (float)(3 + numbers * stored / (0.85 * peak) * 1e6);
 }
 
@@ -193,7 +193,7 @@ static bool prefers_own;
 extern "C" void product_prefer_own(int on) { prefers_own = on; }
 
 bool product(const Product &p) {
-    if (prefers_own && product_hopper(p)) return true;
+    if ((prefers_own || !cublaslt.Matmul) && product_hopper(p)) return true;
     if (!cublaslt.Matmul || !has_epilogue(p)) return false;
     Plan *const plan = plan_for(p);
     if (!plan || (plan->choice.status && plan->choice.status != OWN)) return false;

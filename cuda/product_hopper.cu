@@ -7,14 +7,12 @@
  * blocks of a cluster make tiles below one another: they share the right factor, of which each fetches
  * its part for all. */
 #define LLM_BF16 // the only kind
-#include "activation.h"
-#include "mma.h"
-#include "product.h"
+#include "product_tile.h"
 #include "ring.h"
 
 namespace {
 
-constexpr int ROWS = 128, COLUMNS = 256, DEPTH = 64, STAGES = 4;
+constexpr int ROWS = 128, DEPTH = 64, STAGES = 4;
 constexpr int LEFT = ROWS * DEPTH, RIGHT = COLUMNS * DEPTH; // numbers of a step's factors
 /* The rows of one copy of the right factor, and copies of each of a cluster's blocks. */
 template <ProductForm FORM> constexpr int RIGHT_ROWS = FORM == FORWARD ? COLUMNS / CLUSTER : DEPTH;
@@ -22,111 +20,6 @@ template <ProductForm FORM> constexpr int COPIES = RIGHT / CLUSTER / (RIGHT_ROWS
 constexpr int SHARED = STAGES * (LEFT + RIGHT) * (int)sizeof(bf16);
 constexpr int GROUPS = ROWS / GROUP_ROWS; // that multiply; the next one fetches
 constexpr int THREADS = (GROUPS + 1) * GROUP;
-constexpr int PARTS = COLUMNS / 32; // of a tile, as it is stored
-
-/* The numbers of a pair. */
-DEVICE float first_of(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float second_of(u32 pair) { return __uint_as_float(pair & 0xffff0000); }
-
-/* Four pairs of each of four neighbouring lanes, the first being a multiple of four: lane q gets the pairs
- * q of all. */
-DEVICE void transpose(u32 (&pairs)[4]) {
-    const bool is_odd = threadIdx.x & 1, is_high = threadIdx.x & 2;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        const u32 other = __shfl_xor_sync(ALL_LANES, is_odd ? pairs[i] : pairs[i + 1], 1);
-        (is_odd ? pairs[i] : pairs[i + 1]) = other;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const u32 other = __shfl_xor_sync(ALL_LANES, is_high ? pairs[i] : pairs[i + 2], 2);
-        (is_high ? pairs[i] : pairs[i + 2]) = other;
-    }
-}
-
-/* A lane's part of a tile as it waits to be stored: pairs of its row, and of that 8 below. */
-struct Made {
-    u32 pairs[2][COLUMNS / 8];
-    int row, column; /* the lane's first row, the tile's first column; -1 before the first tile */
-};
-typedef Pack<u32> Eight; // numbers next to each other, in pairs
-
-/* Where the eight are, in the part of 32 columns that is stored at a time, which a lane stores; or -1. */
-DEVICE i64 place(const Product &p, const Made &made, int part, int i) {
-    const int row = made.row + i * 8, column = made.column + part * 32 + (int)threadIdx.x % 4 * 8;
-    return row < p.rows && column < p.columns ? (i64)row * p.columns + column : -1;
-}
-
-/* What GELU's derivative is taken of, for one part of a tile. */
-DEVICE void load_pre(Eight (&pre)[2], const Product &p, const Made &made, int part) {
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const i64 at = place(p, made, part, i);
-        pre[i] = at < 0 ? Eight() : load_pack(reinterpret_cast<const u32 *>((const bf16 *)p.pre + at));
-    }
-}
-
-/* Adds up eight columns over a warp's rows; a lane gets the sum of one of its own:
- * column_of_lane(). */
-DEVICE float sum_rows(float (&columns)[8]) {
-    float kept[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) kept[i] = columns[i];
-#pragma unroll
-    for (int count = 4; count > 0; count /= 2) { // lanes 16, 8, and 4 away have the same columns
-        const bool is_upper = threadIdx.x & (count * 4);
-#pragma unroll
-        for (int i = 0; i < count; i++) {
-            const float sent = is_upper ? kept[i] : kept[count + i];
-            kept[i] = (is_upper ? kept[count + i] : kept[i]) + __shfl_xor_sync(ALL_LANES, sent, count * 4);
-        }
-    }
-    return kept[0];
-}
-/* Which of a part's columns that is. */
-DEVICE int column_of_lane() {
-    const int lane = threadIdx.x % WARP;
-    return lane % 4 * 8 + (lane & 16) / 4 + (lane & 8) / 4 + (lane & 4) / 4;
-}
-
-/* Stores a part, and adds up its columns. */
-template <ProductForm FORM>
-DEVICE void store_part(const Product &p, const Made &made, Eight (&pre)[2], int part, float *board) {
-    float columns[8] = {};
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        u32 pairs[4];
-#pragma unroll
-        for (int n = 0; n < 4; n++) pairs[n] = made.pairs[i][part * 4 + n];
-        transpose(pairs);
-        const i64 at = place(p, made, part, i);
-        if (at < 0) continue;
-        Eight x;
-#pragma unroll
-        for (int n = 0; n < 4; n++) x.at[n] = pairs[n];
-        if (p.pre && FORM == FORWARD) {
-            store_pack(reinterpret_cast<u32 *>((bf16 *)p.pre + at), x);
-#pragma unroll
-            for (int n = 0; n < 4; n++)
-                x.at[n] = narrow_pair(gelu_fast(first_of(x.at[n])), gelu_fast(second_of(x.at[n])));
-        } else if (p.pre) {
-#pragma unroll
-            for (int n = 0; n < 4; n++) {
-                u32 of = pre[i].at[n];
-                not_before(of);
-                x.at[n] = narrow_pair(first_of(x.at[n]) * gelu_gradient_fast(first_of(of)),
-                                      second_of(x.at[n]) * gelu_gradient_fast(second_of(of)));
-            }
-        }
-        store_pack(reinterpret_cast<u32 *>((bf16 *)p.out + at), x);
-#pragma unroll
-        for (int n = 0; FORM == BACKWARD_INPUT && n < 4; n++) {
-            columns[2 * n] += first_of(x.at[n]);
-            columns[2 * n + 1] += second_of(x.at[n]);
-        }
-    }
-    if (FORM == BACKWARD_INPUT && p.out_sums) board[part * 32 + column_of_lane()] = sum_rows(columns);
-}
 
 template <ProductForm FORM>
 KERNEL IN_CLUSTERS __launch_bounds__(THREADS, 1)
@@ -157,7 +50,7 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
             f((tile / across * CLUSTER + rank) * ROWS, tile % across * COLUMNS);
     };
     if (group == GROUPS) {
-        give_registers<40>();
+        give_registers<24>();
         int step = 0;
         if (warp == 0)
             each_tile([&](int row, int column) {
@@ -177,7 +70,7 @@ product_tiles(const __grid_constant__ TensorMap left, const __grid_constant__ Te
                 }
             });
     } else {
-        take_registers<232>();
+        take_registers<240>();
         int step = 0, parity = 0; // of the tile in `made`
         Made made;
         made.column = -1;
@@ -279,12 +172,16 @@ bool product_hopper(const Product &p) {
                   is_forward ? RIGHT_ROWS<FORWARD> : RIGHT_ROWS<BACKWARD_INPUT>))
         return false;
     const int lines = (int)ceil_div(p.rows, GROUP_ROWS);
-    if (p.out_sums && (size_t)lines * p.columns * sizeof(float) > product_room.bytes / 2) return false;
-    float *const sums_of_64 = (float *)((char *)product_room.at + product_room.bytes / 2);
+    const size_t half = product_room.bytes / 2; // column_sums has the first one
+    const bool has_room = p.out_sums && (size_t)lines * p.columns * sizeof(float) <= half;
+    Product asked = p;
+    if (!has_room) asked.out_sums = nullptr;
+    float *const sums_of_64 = has_room ? (float *)((char *)product_room.at + half) : nullptr;
     const i64 tiles = ceil_div(p.rows, CLUSTER * ROWS) * ceil_div(p.columns, COLUMNS);
     const u32 clusters = (u32)min(tiles, (i64)(multiprocessors() / CLUSTER));
     launch(is_forward ? product_tiles<FORWARD> : product_tiles<BACKWARD_INPUT>, clusters * CLUSTER,
-           THREADS, SHARED, left, right, p, sums_of_64);
-    if (p.out_sums) column_sums(p.out_sums, sums_of_64, false, lines, p.columns, p.adds_sums);
+           THREADS, SHARED, left, right, asked, sums_of_64);
+    if (has_room) column_sums(p.out_sums, sums_of_64, false, lines, p.columns, p.adds_sums);
+    else if (p.out_sums) column_sums(p.out_sums, p.out, true, p.rows, p.columns, p.adds_sums);
     return true;
 }

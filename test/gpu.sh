@@ -89,12 +89,14 @@ export QUIET SMALL D12 work
 # at most MOST of every step, or with `means` of that mean: where losses fall fast, one step ahead is far.
 compare() {
     python3 - "$@" <<'END'
-import json, sys
+import json, math, sys
 a, b, most, judged = (sys.argv[1:] + ["steps"])[:4]
 read = lambda path: [json.loads(line)["trainLoss"] for line in open(path) if "trainLoss" in line]
 x, y = read(a + "/metrics.jsonl"), read(b + "/metrics.jsonl")
-means = [sum(losses[-(len(losses) // 3):]) / (len(losses) // 3) for losses in (x, y)]
-off = {"steps": max(abs(p / q - 1) for p, q in zip(x, y)), "means": abs(means[0] / means[1] - 1)}
+third = max(1, len(x) // 3)
+means = [sum(losses[-third:]) / third for losses in (x, y)]
+apart = [abs(p / q - 1) for p, q in zip(x, y)]
+off = {"steps": max(apart) if all(a == a for a in apart) else math.nan, "means": abs(means[0] / means[1] - 1)}
 print(f"{a.split('/')[-1]} and {b.split('/')[-1]}: {len(x)} and {len(y)} losses, {x[0]:.4f} to {x[-1]:.4f}, "
       f"at most {off['steps']:.2e} apart; in the mean of the last third {means[0]:.4f} and {means[1]:.4f}, "
       f"{off['means']:.2e} apart; allowed {most} of the {judged}")
