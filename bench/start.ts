@@ -24,9 +24,10 @@ const RUNS = 7
 const LAST_LINE = /^arena /m // of what train says before its first step
 const ONE_STEP = "--steps 1 --val-every 0 --sample-every 0".split(" ")
 
-/** A table of start-up times; builds ./llm first. */
+/** A table of start-up times; builds ./llm first, with the GPU's kernels as they are. */
 export async function benchStart(kernels: Kernels, init: string, config: Config): Promise<string> {
-  const build = Bun.spawnSync([process.execPath, "src/build/build.ts"], { cwd: ROOT })
+  const env = { LLM_CUDA_ARCHS: "none", ...process.env }
+  const build = Bun.spawnSync([process.execPath, "src/build/build.ts"], { cwd: ROOT, env })
   if (!build.success) throw new UserError(`the build failed: ${build.stderr}`)
   const dir = mkdtempSync(join(tmpdir(), "llm-start-"))
   const [tokens, model] = [join(dir, "tokens.bin"), join(dir, "model.bin")]
