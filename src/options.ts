@@ -27,6 +27,8 @@ export type OptionSpec = Base &
         default?: string
         value: string
         choices?: readonly string[]
+        /** Other commands' choices, with what to do about them here. */
+        elsewhere?: Readonly<Record<string, string>>
         /** May be given several times. */
         many?: boolean
       }
@@ -275,8 +277,10 @@ function parseValue(
     if (text === "") throw new UserError(`${label} is empty: it takes ${spec.value}`)
     if (spec.choices && !spec.choices.includes(text)) {
       const near = nearest(text, spec.choices)
-      const hint = near ? ` (did you mean ${near}?)` : ""
-      throw new UserError(`${label} ${text} is not one of ${spec.choices.join(", ")}${hint}`)
+      const meant = near && `did you mean ${near}?`
+      const hint = spec.elsewhere?.[text] ?? meant
+      const known = spec.choices.join(", ")
+      throw new UserError(`${label} ${text} is not one of ${known}${hint ? ` (${hint})` : ""}`)
     }
     return text
   }

@@ -239,6 +239,14 @@ describe("a config file", () => {
     )
   })
 
+  test("of another command's choice it is said what stands for it", () => {
+    const give = (precision: string) => () => parseOptions(sample.spec, ["--precision", precision])
+    expect(give("fp8")).toThrow(
+      "--precision fp8 is not one of fp32, bf16 (eight bits are for training: try bf16",
+    )
+    expect(give("bf61")).toThrow("--precision bf61 is not one of fp32, bf16 (did you mean bf16?)")
+  })
+
   test("a choice that is a number may stand as one", () => {
     const path = config('recompute = 1\ngelu-fusion = "2"\n')
     expect(parse("--config", path).resolved()).toMatchObject({ recompute: "1", "gelu-fusion": "2" })

@@ -119,6 +119,7 @@ export const PRECISION_OPTION: OptionSpec = {
   kind: "text",
   value: "NAME",
   choices: ["fp32", "bf16"],
+  elsewhere: { fp8: "eight bits are for training: try bf16, in which its samples are computed" },
   help: "of weights and activations: fp32, bf16 (fp32, on a GPU bf16)",
 }
 
