@@ -8,6 +8,7 @@ import { planned } from "./plan.ts"
 import {
   ARITHMETIC_OPTION,
   CONFIG_OPTION,
+  MASTERS_OPTION,
   MODEL_OPTIONS,
   REWRITE_OPTIONS,
   SHAPE_OPTIONS,
@@ -21,6 +22,7 @@ const spec: CommandSpec = {
     ...MODEL_OPTIONS,
     ...SHAPE_OPTIONS,
     ARITHMETIC_OPTION,
+    MASTERS_OPTION,
     ...REWRITE_OPTIONS,
     CONFIG_OPTION,
   ],

@@ -14,11 +14,13 @@ import type { CommandSpec, Options } from "../options.ts"
 import type { ProgramSource } from "../program/link.ts"
 import { type MemoryPlan, planMemory } from "../program/plan.ts"
 import { RECOMPUTE, type Recompute } from "../program/recompute.ts"
-import { checkFp8Sizes, chooseModel, chooseRewrites, chooseShape } from "../train/settings.ts"
+import { checkFp8Sizes, keepsMasters } from "../train/arithmetic.ts"
+import { chooseModel, chooseRewrites, chooseShape } from "../train/settings.ts"
 import {
   ARITHMETIC_OPTION,
   CONFIG_OPTION,
   DEVICE_OPTION,
+  MASTERS_OPTION,
   MODEL_OPTIONS,
   REWRITE_OPTIONS,
   SHAPE_OPTIONS,
@@ -31,6 +33,7 @@ const spec: CommandSpec = {
     ...MODEL_OPTIONS,
     ...SHAPE_OPTIONS,
     ARITHMETIC_OPTION,
+    MASTERS_OPTION,
     ...REWRITE_OPTIONS,
     DEVICE_OPTION,
     CONFIG_OPTION,
@@ -51,7 +54,9 @@ export function planned(
   const arithmetic = (options.text("precision") ?? usual.precision) as Arithmetic
   const kind = { precision: storedIn(arithmetic), fp8: arithmetic === "fp8" }
   if (kind.fp8 && platform === "cuda") checkFp8Sizes(shape, config)
-  return trainingProgram(config, { ...shape, ...kind, platform, adamw, ...rewrites })
+  const masters = keepsMasters(options, arithmetic)
+  const bf16 = kind.precision === "bf16" ? { masters, stochastic: !masters, seed: 0 } : undefined
+  return trainingProgram(config, { ...shape, ...kind, bf16, platform, adamw, ...rewrites })
 }
 
 /** Where the run would compute; a GPU that is asked for by name need not be there. */

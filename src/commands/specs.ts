@@ -130,6 +130,15 @@ export const ARITHMETIC_OPTION: OptionSpec = {
   help: "of weights and activations: fp32, bf16, or fp8: bf16 with products in eight bits (fp32, on a GPU bf16)",
 }
 
+export const MASTERS_OPTION: OptionSpec = {
+  name: "master-weights",
+  short: "w",
+  group: "Precision and memory",
+  ...int(0, 1),
+  default: 1,
+  help: "1: bf16 keeps f32 weights too; 0: it rounds its own at random",
+}
+
 export const DEVICE_OPTION: OptionSpec = {
   name: "device",
   group: "Machine",

@@ -8,6 +8,7 @@ import {
   CONFIG_OPTION,
   DEVICE_OPTIONS,
   int,
+  MASTERS_OPTION,
   MODEL_OPTIONS,
   REWRITE_OPTIONS,
   SHAPE_OPTIONS,
@@ -242,14 +243,7 @@ export const TRAIN: CommandSpec = {
     },
     CONFIG_OPTION,
     ARITHMETIC_OPTION,
-    {
-      name: "master-weights",
-      short: "w",
-      group: "Precision and memory",
-      ...int(0, 1),
-      default: 1,
-      help: "1: bf16 keeps f32 weights too; 0: it rounds its own at random",
-    },
+    MASTERS_OPTION,
     {
       name: "stochastic-rounding",
       group: "Precision and memory",

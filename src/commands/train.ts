@@ -21,13 +21,13 @@ import type { Options, Value } from "../options.ts"
 import { findBad, findNotFinite } from "../program/check.ts"
 import { Program } from "../program/link.ts"
 import type { Tensor } from "../program/tensor.ts"
+import { checkFp8Sizes, keepsMasters, ofBf16 } from "../train/arithmetic.ts"
 import { modelName } from "../train/checkpoint.ts"
 import { Display, warn } from "../train/display.ts"
 import { checkpointConfig, forget, keepPlans, loadCheckpoint, resumed } from "../train/resume.ts"
 import { RunFolder } from "../train/runfolder.ts"
 import type { ScheduleName } from "../train/schedule.ts"
 import {
-  checkFp8Sizes,
   chooseModel,
   chooseRewrites,
   chooseShape,
@@ -238,25 +238,12 @@ function trainOptions(options: Options, shape: Shape, data: Data): TrainOptions 
 /** How weights in bf16 are updated. Without masters they round at random: most steps are smaller than
  * what their last bit is worth, and would be lost. */
 function bf16Update(options: Options, arithmetic: Arithmetic): Bf16Update | undefined {
+  const masters = keepsMasters(options, arithmetic)
   if (arithmetic !== "fp32") {
-    const masters = options.number("master-weights") === 1
-    if (arithmetic === "fp8" && !masters) {
-      throw new UserError(
-        "--master-weights 0 contradicts --precision fp8, which keeps weights in f32 (try --precision bf16)",
-      )
-    }
     const stochastic = !masters || options.flag("stochastic-rounding")
     return { masters, stochastic, seed: options.number("seed") }
   }
-  const contradiction =
-    options.number("master-weights") === 0
-      ? "master-weights 0"
-      : options.flag("stochastic-rounding") && "stochastic-rounding"
-  if (contradiction) {
-    throw new UserError(
-      `--${contradiction} contradicts --precision fp32, whose weights are f32 (leave it out, or --precision bf16)`,
-    )
-  }
+  if (options.flag("stochastic-rounding")) throw ofBf16("--stochastic-rounding")
   return undefined
 }
 

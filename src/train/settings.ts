@@ -178,24 +178,6 @@ export function chooseBatch(options: Options, { maxT }: Config, usual: number) {
   return { B, T }
 }
 
-const FP8_MULTIPLE = 16 // of all sizes of a product in eight bits, for tensor cores to take it
-
-/** Tensor cores leave other products in eight bits to plain cores, which would take hundreds of times as
- * long. */
-export function checkFp8Sizes({ B, T }: Pick<Shape, "B" | "T">, { C }: Config): void {
-  const isMultiple = (size: number) => size % FP8_MULTIPLE === 0
-  if (!isMultiple(C)) {
-    throw new UserError(
-      `--precision fp8: the model's ${C} channels are no multiple of ${FP8_MULTIPLE}, as a GPU's products in eight bits take (try --precision bf16)`,
-    )
-  }
-  if (isMultiple(B * T)) return
-  const fitting = Math.max(1, Math.floor(T / FP8_MULTIPLE)) * FP8_MULTIPLE
-  throw new UserError(
-    `--precision fp8: --batch ${B} × --context ${T} = ${B * T} tokens are no multiple of ${FP8_MULTIPLE}, as a GPU's products in eight bits take (try --context ${fitting})`,
-  )
-}
-
 /** How the list of a step's calls is rewritten. */
 export type Rewrites = Pick<TrainingOptions, "classifierRows" | "recompute" | "geluFusion">
 
