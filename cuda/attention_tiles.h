@@ -12,9 +12,6 @@
 constexpr int WARPS = 4, THREADS = WARPS * WARP;
 template <int D> constexpr int ROW = D + 8; // numbers from a row to the next
 
-DEVICE float first_of(u32 pair) { return widen((bf16)pair); }
-DEVICE float second_of(u32 pair) { return __uint_as_float(pair & 0xffff0000); }
-
 /* Over the four lanes that share a row of sums. */
 DEVICE float sum_of_four(float x) {
     x += __shfl_xor_sync(ALL_LANES, x, 1);

@@ -8,6 +8,10 @@
 DEVICE float widen(float x) { return x; }
 DEVICE float widen(bf16 x) { return __uint_as_float((u32)x << 16); }
 
+/* Of two bf16 side by side, the first in the lower half. */
+DEVICE float first_of(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float second_of(u32 pair) { return __uint_as_float(pair & 0xffff0000); }
+
 /* x as T stores it, rounded to nearest even; a NaN stays one. */
 template <typename T> DEVICE T narrow(float x) {
     if constexpr (sizeof(T) == sizeof(float)) {

@@ -9,10 +9,6 @@
 
 constexpr int COLUMNS = 256, PARTS = COLUMNS / 32; // of a tile, as it is stored
 
-/* The numbers of a pair. */
-DEVICE float first_of(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float second_of(u32 pair) { return __uint_as_float(pair & 0xffff0000); }
-
 /* Four pairs of each of four neighbouring lanes, the first being a multiple of four: lane q gets the pairs
  * q of all. */
 DEVICE void transpose(u32 (&pairs)[4]) {
